@@ -1,0 +1,219 @@
+// Checks of a call's contract: shapes, required arguments, overlap. Each throws before anything is written.
+#pragma once
+
+#include "errors.hpp"
+#include "sequences.hpp"
+
+namespace sara {
+inline namespace SARA_ABI {
+
+// The name of a call, and the checks it makes of its arguments.
+struct call_checks {
+  const char* function;
+
+  // One sentence: "<argument> must be [a, b, c] = [1, 5, 4], but is [1, 4, 4]".
+  [[noreturn, gnu::cold, gnu::noinline]] void wrong_shape(const std::string& argument, const char* axes, const index_t* expected, const index_t* found,
+                                                          int rank) const {
+    fail(function, argument + " must have shape " + axes + " = " + shape_text(expected, rank) + ", but has " + shape_text(found, rank));
+  }
+
+  void require(bool holds, const char* sentence) const {
+    if (!holds) fail(function, sentence);
+  }
+
+  template <class View>
+  void required(const char* argument, const View& v) const {
+    if (!v.given()) fail(function, std::string(argument) + " is required, but was not given");
+  }
+
+  // Optional [size]; `axes` as "[tokens]".
+  template <class T>
+  void shape(const char* argument, const vector_view<T>& v, const char* axes, index_t size) const {
+    if (!v.given()) return;
+    const index_t expected[] = {size}, found[] = {v.size()};
+    if (v.size() != size) wrong_shape(argument, axes, expected, found, 1);
+    pointer(argument, v.data(), size);
+  }
+
+  void shape(const char* argument, const integers_view& v, const char* axes, index_t size) const {
+    if (!v.given()) return;
+    const index_t expected[] = {size}, found[] = {v.size()};
+    if (v.size() != size) wrong_shape(argument, axes, expected, found, 1);
+    pointer(argument, v.data(), size);
+  }
+
+  // Optional [rows, columns].
+  template <class T>
+  void shape(const std::string& argument, const matrix_view<T>& m, const char* axes, index_t rows, index_t columns) const {
+    if (!m.given()) return;
+    const index_t expected[] = {rows, columns}, found[] = {m.rows(), m.columns()};
+    if (m.rows() != rows || m.columns() != columns) wrong_shape(argument, axes, expected, found, 2);
+    if (m.row_stride() < columns && rows > 1)
+      fail(function, argument + " must have a row stride of at least its " + std::to_string(columns) + " columns, but has " + std::to_string(m.row_stride()));
+    pointer(argument, m.data(), rows * columns);
+  }
+
+  // Optional [layers, rows, columns]; each matrix of a list is held to the shape.
+  template <class T>
+  void shape(const char* argument, const layers_view<T>& v, const char* axes, index_t layers, index_t rows, index_t columns) const {
+    if (!v.given()) return;
+    for (index_t l = 0; l < v.layers() || l == 0; ++l) {
+      const bool there = l < v.layers();
+      const matrix_view<T> m = there ? v[l] : matrix_view<T>{};
+      const index_t expected[] = {layers, rows, columns}, found[] = {v.layers(), m.rows(), m.columns()};
+      const std::string name = v.is_list() ? std::string(argument) + "[" + std::to_string(l) + "]" : std::string(argument);
+      if (v.layers() != layers || m.rows() != rows || m.columns() != columns) wrong_shape(there ? name : argument, axes, expected, found, 3);
+      if (m.row_stride() < columns && rows > 1)
+        fail(function, name + " must have a row stride of at least its " + std::to_string(columns) + " columns, but has " + std::to_string(m.row_stride()));
+      pointer(name, m.data(), rows * columns);
+      if (!v.is_list() && l == 0 && layers > 0) break;   // the layers of a block are alike
+    }
+  }
+
+  // The sequences of a batch of `tokens` tokens.
+  void shape(const sequences_view& v, index_t tokens) const {
+    if (v.layout() == token_layout::packed) {
+      if (v.sequences() < 0 || !v.offsets().data())
+        fail(function, "sequences: packed offsets must have sequences + 1 entries, but have " + std::to_string(v.offsets().size()));
+      return;
+    }
+    if (v.sequences() < 0 || v.length() < 0 || v.sequences() * v.length() != tokens)
+      fail(function, "sequences: " + std::to_string(v.sequences()) + " sequences of " + std::to_string(v.length()) + " tokens do not make the " +
+                         std::to_string(tokens) + " tokens of the other arguments");
+  }
+
+  void pointer(const std::string& argument, const void* data, index_t elements) const {
+    if (!data && elements > 0) fail(function, argument + " must point to its " + std::to_string(elements) + " elements, but is a null pointer");
+  }
+};
+
+// Where an argument lies: rows of bytes.
+struct footprint {
+  const char* data = nullptr;
+  index_t rows = 0, row_bytes = 0, stride_bytes = 0;
+
+  const char* end() const { return rows ? data + (rows - 1) * stride_bytes + row_bytes : data; }
+};
+
+template <class T>
+inline footprint footprint_of(const matrix_view<T>& m) {
+  const index_t size = sizeof(T);
+  if (m.rows() <= 0 || m.columns() <= 0) return {};
+  return {reinterpret_cast<const char*>(m.data()), m.rows(), m.columns() * size, m.row_stride() * size};
+}
+template <class T>
+inline footprint footprint_of(const vector_view<T>& v) {
+  return footprint_of(matrix_view<T>{v.data(), v.data() ? 1 : 0, v.size()});
+}
+inline footprint footprint_of(const integers_view& v) { return {static_cast<const char*>(v.data()), v.data() ? 1 : 0, v.bytes(), v.bytes()}; }
+
+// Do two arguments share a byte? Rows of one stride whose columns lie apart do not; otherwise the whole extents count.
+inline bool overlap(const footprint& a, const footprint& b) {
+  if (!a.rows || !b.rows || a.end() <= b.data || b.end() <= a.data) return false;
+  if (a.stride_bytes != b.stride_bytes || a.rows == 1 || b.rows == 1 || a.row_bytes > a.stride_bytes || b.row_bytes > b.stride_bytes) return true;
+  const index_t stride = a.stride_bytes, apart = ((b.data - a.data) % stride + stride) % stride;   // of b's columns from a's
+  return apart < a.row_bytes || apart + b.row_bytes > stride;
+}
+
+inline bool same_place(const footprint& a, const footprint& b) {
+  return a.data == b.data && a.rows == b.rows && a.row_bytes == b.row_bytes && (a.rows <= 1 || a.stride_bytes == b.stride_bytes);
+}
+
+// The footprints of a call's arguments. `output` refuses an argument that shares memory with any before it; call it once for
+// each output, after `input` for each input.
+template <int capacity>
+class overlap_checks {
+ public:
+  explicit overlap_checks(const char* function) : function_(function) {}
+
+  template <class T>
+  void input(const char* name, const layers_view<T>& v) { add(name, v); }
+  template <class V>
+  void input(const char* name, const V& v) { add(name, v); }
+
+  // `twin`: an input that may lie in exactly the same place, layer by layer.
+  template <class V>
+  void output(const char* name, const V& v, const char* twin = nullptr) {
+    entry mine = make(name, v);
+    if (!mine.layers) return;
+    for (index_t l = 1; l < mine.layers; ++l)      // an output's own layers lie apart
+      for (index_t m = 0; m < (mine.view ? l : 1); ++m)
+        if (overlap(mine[m], mine[l])) fail(function_, std::string(name) + ": its layers " + std::to_string(m) + " and " + std::to_string(l) + " share memory");
+    for (int i = 0; i < count_; ++i) against(mine, entries_[i], twin);
+    entries_[count_++] = mine;
+  }
+
+ private:
+  struct entry {
+    const char* name = nullptr;
+    footprint one;                                       // the first layer
+    index_t layers = 0, layer_bytes = 0;
+    const void* view = nullptr;                          // a list's view, asked layer by layer
+    footprint (*layer)(const void* view, index_t l) = nullptr;
+    const char *begin = nullptr, *end = nullptr;         // all of it
+
+    footprint operator[](index_t l) const {
+      if (view) return layer(view, l);
+      footprint f = one;
+      f.data += l * layer_bytes;
+      return f;
+    }
+  };
+
+  template <class V>
+  static entry make(const char* name, const V& v) {
+    entry e;
+    e.name = name;
+    e.one = footprint_of(v);
+    e.layers = e.one.rows ? 1 : 0;
+    e.begin = e.one.data;
+    e.end = e.one.end();
+    return e;
+  }
+  template <class T>
+  static entry make(const char* name, const layers_view<T>& v) {
+    entry e;
+    e.name = name;
+    if (!v.layers()) return e;
+    e.one = footprint_of(v[0]);
+    if (!e.one.rows) return e;
+    e.layers = v.layers();
+    e.begin = e.one.data;
+    e.end = e.one.end();
+    if (v.is_list()) {
+      e.view = &v;
+      e.layer = [](const void* view, index_t l) { return footprint_of((*static_cast<const layers_view<T>*>(view))[l]); };
+    } else if (e.layers > 1) {
+      e.layer_bytes = reinterpret_cast<const char*>(v[1].data()) - reinterpret_cast<const char*>(v[0].data());
+    }
+    for (index_t l = 1; l < e.layers; ++l) {
+      const footprint f = e[l];
+      e.begin = f.data < e.begin ? f.data : e.begin;
+      e.end = f.end() > e.end ? f.end() : e.end;
+    }
+    return e;
+  }
+
+  template <class V>
+  void add(const char* name, const V& v) {
+    entries_[count_] = make(name, v);
+    if (entries_[count_].layers) ++count_;
+  }
+
+  void against(const entry& mine, const entry& other, const char* twin) const {
+    if (mine.end <= other.begin || other.end <= mine.begin) return;
+    const bool may_coincide = twin && std::string(twin) == other.name;
+    for (index_t l = 0; l < mine.layers; ++l)
+      for (index_t m = 0; m < other.layers; ++m) {
+        if (!overlap(mine[l], other[m]) || (may_coincide && l == m && same_place(mine[l], other[m]))) continue;
+        fail(function_, std::string(mine.name) + " shares memory with " + other.name + (may_coincide ? "; it may be exactly it, or apart from it" : ""));
+      }
+  }
+
+  const char* function_;
+  entry entries_[capacity];
+  int count_ = 0;
+};
+
+}  // inline namespace SARA_ABI
+}  // namespace sara

@@ -1,0 +1,54 @@
+// What the compiler's flags mean for the library: the ABI namespace, checked builds, forced inlining.
+//
+// Function templates live in `inline namespace SARA_ABI`, whose name is composed of the flags that change a function's
+// body. Objects built with different flags then link into one program and each keeps its own code: without it the linker
+// keeps one body for all, and a plain caller may die of another object's AVX-512. Public types stand outside of it, so that
+// they can cross between such objects; their members are force-inlined and leave no symbol behind.
+#pragma once
+
+#ifndef SARA_CHECKED
+#define SARA_CHECKED 0   // 1: also validate data (NaN, negative weights, falling offsets, ...) and throw
+#endif
+
+// Force-inlined, on the host and, where CUDA reads it, on the device.
+#if defined(__CUDACC__)
+#define SARA_INLINE __host__ __device__ __forceinline__
+#else
+#define SARA_INLINE [[gnu::always_inline]] inline
+#endif
+
+// SARA_ABI = abi_<baseline instruction set>_<checked>_<exceptions>_<fast-math>
+#define SARA_ABI_JOIN_(a, b, c, d) abi_##a##_##b##_##c##_##d
+#define SARA_ABI_NAME_(a, b, c, d) SARA_ABI_JOIN_(a, b, c, d)
+
+#if defined(__AVX512F__)
+#define SARA_ABI_A_ avx512
+#elif defined(__AVX2__)
+#define SARA_ABI_A_ avx2
+#elif defined(__AVX__)
+#define SARA_ABI_A_ avx
+#elif defined(__SSE4_1__)
+#define SARA_ABI_A_ sse4
+#else
+#define SARA_ABI_A_ base
+#endif
+
+#if SARA_CHECKED
+#define SARA_ABI_B_ checked
+#else
+#define SARA_ABI_B_ trusting
+#endif
+
+#if defined(__cpp_exceptions)
+#define SARA_ABI_C_ throws
+#else
+#define SARA_ABI_C_ aborts
+#endif
+
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#define SARA_ABI_D_ fast
+#else
+#define SARA_ABI_D_ ieee
+#endif
+
+#define SARA_ABI SARA_ABI_NAME_(SARA_ABI_A_, SARA_ABI_B_, SARA_ABI_C_, SARA_ABI_D_)

@@ -1,0 +1,188 @@
+// simd<A, bytes>: one vector register of floats or doubles, from the compilers' vector extension. One source gives 128-, 256- and
+// 512-bit code: everything here is force-inlined into a kernel that carries the target attribute (cpu/dispatch.hpp).
+//
+// A vector wider than 16 bytes never crosses a signature bare: its ABI depends on flags. The struct around it may.
+#pragma once
+
+#include "../math/exp.hpp"
+#include "../math/log.hpp"
+
+namespace sara {
+inline namespace SARA_ABI {
+
+template <class A, int bytes>
+struct simd_vector {
+  typedef A type __attribute__((vector_size(bytes)));
+};
+
+// The integers of a vector's lanes: their bits, or a comparison's result (all bits of a lane set, or none).
+template <class A, int bytes>
+struct simd_mask {
+  typename simd_vector<integer_of<A>, bytes>::type v;
+
+  SARA_INLINE friend simd_mask operator&(const simd_mask& a, const simd_mask& b) { return {a.v & b.v}; }
+};
+
+template <class A, int bytes>
+struct simd {
+  using scalar = A;
+  using vector = typename simd_vector<A, bytes>::type;
+  using integers = typename simd_vector<integer_of<A>, bytes>::type;
+  using mask = simd_mask<A, bytes>;
+  static constexpr int lanes = bytes / static_cast<int>(sizeof(A));
+
+  vector v;
+
+  SARA_INLINE static simd broadcast(A x) { return {vector{} + x}; }
+  SARA_INLINE static simd from_bits(const integers& bits) { return {__builtin_bit_cast(vector, bits)}; }
+  SARA_INLINE static simd from_integers(const integers& i) { return {__builtin_convertvector(i, vector)}; }
+  SARA_INLINE mask bits() const { return {__builtin_bit_cast(integers, v)}; }
+
+  SARA_INLINE friend simd operator+(const simd& a, const simd& b) { return {a.v + b.v}; }
+  SARA_INLINE friend simd operator-(const simd& a, const simd& b) { return {a.v - b.v}; }
+  SARA_INLINE friend simd operator*(const simd& a, const simd& b) { return {a.v * b.v}; }
+  SARA_INLINE friend simd operator/(const simd& a, const simd& b) { return {a.v / b.v}; }
+  SARA_INLINE friend simd operator-(const simd& a) { return {-a.v}; }
+  SARA_INLINE friend simd operator+(const simd& a, A b) { return {a.v + b}; }
+  SARA_INLINE friend simd operator-(const simd& a, A b) { return {a.v - b}; }
+  SARA_INLINE friend simd operator*(const simd& a, A b) { return {a.v * b}; }
+  SARA_INLINE friend mask operator<(const simd& a, const simd& b) { return {a.v < b.v}; }
+  SARA_INLINE friend mask operator<(const simd& a, A b) { return {a.v < b}; }
+  SARA_INLINE friend mask operator==(const simd& a, const simd& b) { return {a.v == b.v}; }
+
+  // a * b + c in one expression, so that compilers fuse it where the machine can.
+  SARA_INLINE friend simd mul_add(const simd& a, const simd& b, const simd& c) { return {a.v * b.v + c.v}; }
+  // The larger; where one is NaN, the second.
+  SARA_INLINE friend simd max(const simd& a, const simd& b) { return {a.v > b.v ? a.v : b.v}; }
+  SARA_INLINE friend simd select(const mask& m, const simd& yes, const simd& no) { return {m.v ? yes.v : no.v}; }
+};
+
+// What the optimiser must not reassociate across, even under -ffast-math: the sum of a rounding, the parts of ln 2.
+template <class A, int bytes>
+SARA_INLINE simd<A, bytes> keep(const simd<A, bytes>& sum) {
+  simd<A, bytes> x = sum;
+#if defined(__FAST_MATH__) && !defined(__CUDACC__)
+#if defined(__clang__)
+  x.v = __arithmetic_fence(x.v);
+#elif defined(__x86_64__)
+  asm("" : "+x"(x.v));
+#else
+  asm("" : "+w"(x.v));
+#endif
+#endif
+  return x;
+}
+
+// What math/js.hpp asks of its scalar.
+template <int bytes>
+SARA_INLINE simd<double, bytes> log(const simd<double, bytes>& x) { return math::log_positive(x); }
+template <int bytes>
+SARA_INLINE simd<double, bytes> log1p(const simd<double, bytes>& x) { return math::log1p_near(x); }
+template <int bytes>
+SARA_INLINE simd<double, bytes> atanh(const simd<double, bytes>& x) { return math::atanh_near(x); }
+
+// 0, 1, 2, ...
+template <class S>
+SARA_INLINE S lane_numbers() {
+  typename S::scalar numbers[S::lanes];
+  for (int i = 0; i < S::lanes; ++i) numbers[i] = static_cast<typename S::scalar>(i);
+  S x;
+  std::memcpy(&x.v, numbers, sizeof x.v);
+  return x;
+}
+
+// The halves of a vector.
+template <class A, int bytes>
+SARA_INLINE void split(const simd<A, bytes>& x, simd<A, bytes / 2>& low, simd<A, bytes / 2>& high) {
+  std::memcpy(&low.v, &x.v, bytes / 2);
+  std::memcpy(&high.v, reinterpret_cast<const char*>(&x.v) + bytes / 2, bytes / 2);
+}
+
+// Sum and maximum over the lanes, by halves: one fixed order.
+template <class A, int bytes>
+SARA_INLINE A sum_of_lanes(const simd<A, bytes>& x) {
+  if constexpr (bytes == static_cast<int>(sizeof(A))) {
+    return x.v[0];
+  } else {
+    simd<A, bytes / 2> low, high;
+    split(x, low, high);
+    return sum_of_lanes(low + high);
+  }
+}
+template <class A, int bytes>
+SARA_INLINE A max_of_lanes(const simd<A, bytes>& x) {
+  if constexpr (bytes == static_cast<int>(sizeof(A))) {
+    return x.v[0];
+  } else {
+    simd<A, bytes / 2> low, high;
+    split(x, low, high);
+    return max_of_lanes(max(low, high));
+  }
+}
+
+// `lanes` values from storage, in arithmetic; 16-bit formats by integer operations, denormals and NaN included.
+template <class S, class T>
+SARA_INLINE S load(const T* from) {
+  constexpr int lanes = S::lanes;
+  S x;
+  if constexpr (std::is_same_v<typename S::scalar, T>) {
+    std::memcpy(&x.v, from, sizeof x.v);
+  } else if constexpr (std::is_same_v<typename S::scalar, double>) {
+    const simd<float, lanes * 4> narrow = load<simd<float, lanes * 4>>(from);
+    x.v = __builtin_convertvector(narrow.v, typename S::vector);
+  } else {
+    static_assert(storage_trait<T>::format != storage_format::native);
+    using words = typename simd_vector<std::uint32_t, lanes * 4>::type;
+    typename simd_vector<std::uint16_t, lanes * 2>::type halves;
+    std::memcpy(&halves, static_cast<const void*>(from), sizeof halves);
+    const words w = __builtin_convertvector(halves, words);
+    if constexpr (storage_trait<T>::format == storage_format::bf16) {
+      x.v = __builtin_bit_cast(typename S::vector, w << 16);
+    } else {
+      const words magnitude = (w & 0x7fffu) << 13, exponent = magnitude & 0x0f800000u;
+      const words normal = magnitude + (112u << 23);
+      const words special = normal + (112u << 23);   // infinity, NaN
+      const S denormal = S::from_bits(__builtin_bit_cast(typename S::integers, normal + (1u << 23))) - 6.103515625e-05f;
+      words r = exponent == 0x0f800000u ? special : normal;
+      r = exponent == 0u ? __builtin_bit_cast(words, denormal.v) : r;
+      x.v = __builtin_bit_cast(typename S::vector, r | ((w & 0x8000u) << 16));
+    }
+  }
+  return x;
+}
+
+// `lanes` values to storage, rounded to nearest, ties to even.
+template <class S, class T>
+SARA_INLINE void store(T* to, const S& x) {
+  constexpr int lanes = S::lanes;
+  if constexpr (std::is_same_v<typename S::scalar, T>) {
+    std::memcpy(to, &x.v, sizeof x.v);
+  } else if constexpr (std::is_same_v<typename S::scalar, double>) {
+    using narrow = simd<float, lanes * 4>;
+    store(to, narrow{__builtin_convertvector(x.v, typename narrow::vector)});
+  } else {
+    static_assert(storage_trait<T>::format != storage_format::native);
+    using words = typename simd_vector<std::uint32_t, lanes * 4>::type;
+    using half_words = typename simd_vector<std::uint16_t, lanes * 2>::type;
+    const words u = __builtin_bit_cast(words, x.v), a = u & 0x7fffffffu;
+    words h;
+    if constexpr (storage_trait<T>::format == storage_format::bf16) {
+      h = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+      h = a > 0x7f800000u ? (u >> 16) | 0x40u : h;
+    } else {
+      // Below 2^-14 the addition of 0.5 leaves the rounded denormal in the low bits.
+      const S half = S::from_bits(__builtin_bit_cast(typename S::integers, a)) + 0.5f;
+      const words denormal = __builtin_bit_cast(words, half.v) - 0x3f000000u;
+      const words normal = (a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13;
+      h = a < 0x38800000u ? denormal : normal;
+      h = a >= 0x477ff000u ? words{} + 0x7c00u : h;
+      h = a > 0x7f800000u ? ((a >> 13) & 0x3ffu) | 0x7e00u : h;
+      h |= (u >> 16) & 0x8000u;
+    }
+    const half_words halves = __builtin_convertvector(h, half_words);
+    std::memcpy(static_cast<void*>(to), &halves, sizeof halves);
+  }
+}
+
+}  // inline namespace SARA_ABI
+}  // namespace sara

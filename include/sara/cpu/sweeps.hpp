@@ -1,0 +1,290 @@
+// The two sweeps over sequences of logits: sums of softmax rows, a step on each sequence's sums, gradients of the rows.
+// Knows no loss: the step in the middle is the caller's.
+//
+// A (layer, sequence) pair is a unit. Small units go whole to one worker, which makes its second sweep while the rows are warm.
+// Units too large for that are cut into blocks that all workers share. Blocks depend on the sequence's length alone, and their
+// sums are added in order, so results are the same bits for any number of workers.
+//
+// Work is taken in the order of one ticket counter: blocks of the first sweep, whole units, blocks of the second. A worker that
+// draws a second-sweep block may have to wait for its unit's step, whose tickets have all been drawn by workers that do not wait:
+// so any order of running the workers, one after the other included, ends.
+#pragma once
+
+#include "../core/sequences.hpp"
+#include "executor.hpp"
+#include "rows.hpp"
+
+namespace sara {
+inline namespace SARA_ABI {
+
+struct sequence_plan {
+  token_range rows;
+  double mass = 0;   // sum of token weights
+};
+
+template <class A>
+void plan_sequences(const sequences_view& sequences, index_t tokens, const vector_view<const A>& token_weights, sequence_plan* plan) {
+  for_each_sequence(sequences, tokens, [&](index_t s, const token_range& rows) {
+    plan[s] = {rows, static_cast<double>(rows.count)};
+    if (!token_weights.given()) return;
+    double mass = 0;
+    for (index_t i = 0; i < rows.count; ++i) mass += static_cast<double>(token_weights[rows.first + i * rows.step]);
+    plan[s].mass = mass;
+  });
+}
+
+// The blocks of a sequence of `tokens` tokens: at most 64, of a multiple of rows_at_once tokens each.
+struct block_cut {
+  index_t length, blocks;
+
+  explicit block_cut(index_t tokens) {
+    constexpr index_t most = 64, least_tokens = 64;
+    const index_t wanted = std::clamp<index_t>(tokens / least_tokens, 1, most);
+    length = std::max<index_t>((tokens + wanted * rows_at_once - 1) / (wanted * rows_at_once) * rows_at_once, rows_at_once);
+    blocks = std::max<index_t>((tokens + length - 1) / length, 1);
+  }
+};
+
+// Step: bool has_weight(layer, sequence)          no: neither sweep reads the unit, its gradient is 0 (overwrite) or left alone
+//       void without_weight(layer, sequence)      called in its stead
+//       double operator()(layer, sequence, double* sums, double* work, A* slopes)
+//                                                 from the weighted sums [experts] (its to change; unspecified if !first_sweep)
+//                                                 to slopes [experts] and the coefficient of the gradient; work [experts] is free
+template <class T, class G, class Step>
+class softmax_sweeps {
+  using A = arithmetic_t<T>;
+
+ public:
+  layers_view<const T> logits;
+  const sequence_plan* plan = nullptr;
+  sequences_view sequences;
+  vector_view<const A> token_weights;
+  layers_view<G> gradient;                            // not given: no second sweep
+  gradient_mode mode = gradient_mode::overwrite;
+  bool first_sweep = true;
+
+  // Takes the memory for up to `workers` workers; counts it where the carver only counts.
+  void take(carver& memory, int workers) {
+    const index_t layers = logits.layers(), tokens = logits.rows(), experts = logits.columns();
+    most_split_ = workers > 1 ? std::min<index_t>(layers * sequences.sequences(), split_share * workers) : 0;
+    split_ = memory.take<split_unit>(most_split_);
+    split_sums_ = memory.take<double>(first_sweep ? most_split_ * 64 * experts : 0);
+    split_slopes_ = memory.take<A>(most_split_ * experts);
+    workers_ = memory.take<worker_memory>(workers);
+    constexpr index_t park_bytes = index_t(1) << 20;
+    for (int w = 0; w < workers; ++w) {
+      worker_memory mine;
+      mine.rows.take(memory, experts);
+      mine.sums = memory.take<double>(2 * experts);
+      mine.slopes = memory.take<A>(experts);
+      mine.park_stride = mine.rows.stride;
+      const index_t fits = park_bytes / (mine.park_stride * static_cast<index_t>(sizeof(A)));
+      mine.parked_rows = gradient.given() && first_sweep && !parks_in_gradient() ? std::min(tokens, fits) : 0;
+      mine.parked = memory.take<A>(mine.parked_rows * mine.park_stride);
+      if (memory.carves()) workers_[w] = mine;
+    }
+  }
+
+  void run(const cpu_executor& exec, instruction_set isa, Step& step) {
+    isa_ = isa;
+    step_ = &step;
+    const index_t layers = logits.layers(), count = sequences.sequences();
+    index_t planned = 0;
+    for (index_t s = 0; s < count; ++s) planned += plan[s].rows.count;
+    const int workers = std::max(1, std::min(worth_workers(exec, layers * planned * logits.columns()), thread_limit(exec)));
+
+    split_count_ = 0;
+    index_t sum_tickets = 0, gradient_tickets = 0;
+    for (index_t s = 0; workers > 1 && s < count; ++s) {
+      if (!is_split(s, workers, layers * planned)) continue;
+      const block_cut cut(plan[s].rows.count);
+      for (index_t l = 0; l < layers; ++l) {
+        if (!step.has_weight(l, s)) continue;
+        split_unit* const unit = new (split_ + split_count_) split_unit;
+        unit->layer = l;
+        unit->sequence = s;
+        unit->first_sum = sum_tickets;
+        unit->first_gradient = gradient_tickets;
+        unit->waiting.store(first_sweep ? cut.blocks : 1, std::memory_order_relaxed);
+        unit->partials = split_sums_ + split_count_ * 64 * logits.columns();
+        unit->slopes = split_slopes_ + split_count_ * logits.columns();
+        sum_tickets += first_sweep ? cut.blocks : 1;
+        gradient_tickets += gradient.given() ? cut.blocks : 0;
+        ++split_count_;
+      }
+    }
+    const index_t whole_tickets = layers * count;
+    const index_t outside_tickets = gradient.given() && mode == gradient_mode::overwrite && sequences.layout() == token_layout::packed ? layers : 0;
+
+    run_blocks(exec, workers, sum_tickets + whole_tickets + outside_tickets + gradient_tickets, [&](index_t ticket, int worker) {
+      if (ticket < sum_tickets) return sum_block(ticket, worker);
+      ticket -= sum_tickets;
+      if (ticket < whole_tickets) {
+        const index_t l = ticket / count, s = ticket % count;
+        if (!step.has_weight(l, s)) return without_weight(l, s);
+        if (workers == 1 || !is_split(s, workers, layers * planned)) whole_unit(l, s, worker);
+        return;
+      }
+      ticket -= whole_tickets;
+      if (ticket < outside_tickets) return clear_outside(ticket);
+      gradient_block(ticket - outside_tickets, worker);
+    });
+  }
+
+ private:
+  static constexpr index_t split_share = 4;   // a unit is split if it is more than a fourth of a worker's share
+
+  struct worker_memory {
+    row_scratch<T, G> rows;
+    double* sums = nullptr;   // [2, experts]: of a sequence, of a block
+    A* slopes = nullptr;
+    A* parked = nullptr;      // exponentials of a sequence that fits
+    index_t parked_rows = 0, park_stride = 0;
+  };
+  struct split_unit {
+    index_t layer = 0, sequence = 0, first_sum = 0, first_gradient = 0;
+    std::atomic<index_t> waiting{0};   // first-sweep blocks still to come
+    std::atomic<bool> ready{false};    // the step is done
+    double coefficient = 0;
+    double* partials = nullptr;        // [blocks, experts]
+    A* slopes = nullptr;
+  };
+
+  // The exponentials can wait in the gradient's own rows.
+  bool parks_in_gradient() const { return std::is_same_v<G, A> && mode == gradient_mode::overwrite; }
+
+  bool is_split(index_t s, int workers, index_t all_tokens) const {
+    return plan[s].rows.count * split_share * workers > all_tokens && block_cut(plan[s].rows.count).blocks > 1;
+  }
+
+  template <class X>
+  sequence_rows<X> rows_of(const matrix_view<X>& m, index_t s) const {
+    return {m.data() + plan[s].rows.first * m.row_stride(), plan[s].rows.step * m.row_stride()};
+  }
+  const A* weights_of(index_t s) const { return token_weights.given() ? token_weights.data() + plan[s].rows.first : nullptr; }
+
+  row_sums<T, G> sums_kernel(index_t l, index_t s, const worker_memory& mine) const {
+    row_sums<T, G> kernel;
+    kernel.logits = rows_of(logits[l], s);
+    kernel.weights = weights_of(s);
+    kernel.weight_step = plan[s].rows.step;
+    kernel.columns = logits.columns();
+    kernel.scratch = mine.rows;
+    if constexpr (std::is_same_v<G, A>)
+      if (gradient.given() && parks_in_gradient()) kernel.parked = rows_of(gradient[l], s);
+    return kernel;
+  }
+  row_gradients<T, G> gradients_kernel(index_t l, index_t s, const worker_memory& mine) const {
+    row_gradients<T, G> kernel;
+    kernel.logits = rows_of(logits[l], s);
+    kernel.gradient = rows_of(gradient[l], s);
+    kernel.weights = weights_of(s);
+    kernel.weight_step = plan[s].rows.step;
+    kernel.columns = logits.columns();
+    kernel.mode = mode;
+    kernel.scratch = mine.rows;
+    if constexpr (std::is_same_v<G, A>)
+      if (first_sweep && parks_in_gradient()) kernel.parked = {kernel.gradient.data, kernel.gradient.stride};
+    return kernel;
+  }
+
+  void whole_unit(index_t l, index_t s, int worker) {
+    const worker_memory& mine = workers_[worker];
+    const index_t tokens = plan[s].rows.count, experts = logits.columns();
+    const sequence_rows<A> parked = tokens <= mine.parked_rows ? sequence_rows<A>{mine.parked, mine.park_stride} : sequence_rows<A>{};
+    if (first_sweep) {
+      std::memset(mine.sums, 0, static_cast<std::size_t>(experts) * sizeof(double));
+      row_sums<T, G> kernel = sums_kernel(l, s, mine);
+      if (parked.data) kernel.parked = parked;
+      kernel.total = mine.sums;
+      kernel.partial = mine.sums + experts;
+      const block_cut cut(tokens);
+      for (index_t b = 0; b < cut.blocks; ++b) {
+        kernel.begin = b * cut.length;
+        kernel.end = std::min(tokens, kernel.begin + cut.length);
+        run_kernel(isa_, experts, kernel);
+      }
+    }
+    const double coefficient = (*step_)(l, s, mine.sums, mine.sums + experts, mine.slopes);
+    if (!gradient.given()) return;
+    row_gradients<T, G> kernel = gradients_kernel(l, s, mine);
+    if (parked.data) kernel.parked = {parked.data, parked.stride};
+    kernel.slopes = mine.slopes;
+    kernel.coefficient = coefficient;
+    const block_cut cut(tokens);
+    for (index_t b = cut.blocks; b-- > 0;) {   // backwards: the last rows are still in the cache
+      kernel.begin = b * cut.length;
+      kernel.end = std::min(tokens, kernel.begin + cut.length);
+      run_kernel(isa_, experts, kernel);
+    }
+  }
+
+  split_unit& unit_of(index_t ticket, index_t split_unit::*first) const {
+    index_t u = split_count_ - 1;
+    while (split_[u].*first > ticket) --u;
+    return split_[u];
+  }
+
+  void sum_block(index_t ticket, int worker) {
+    const worker_memory& mine = workers_[worker];
+    split_unit& unit = unit_of(ticket, &split_unit::first_sum);
+    const index_t tokens = plan[unit.sequence].rows.count, experts = logits.columns(), b = ticket - unit.first_sum;
+    const block_cut cut(tokens);
+    if (first_sweep) {
+      row_sums<T, G> kernel = sums_kernel(unit.layer, unit.sequence, mine);
+      kernel.partial = unit.partials + b * experts;
+      kernel.begin = b * cut.length;
+      kernel.end = std::min(tokens, kernel.begin + cut.length);
+      run_kernel(isa_, experts, kernel);
+    }
+    if (unit.waiting.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    if (first_sweep) {
+      std::memset(mine.sums, 0, static_cast<std::size_t>(experts) * sizeof(double));
+      for (index_t i = 0; i < cut.blocks; ++i)
+        for (index_t e = 0; e < experts; ++e) mine.sums[e] += unit.partials[i * experts + e];
+    }
+    unit.coefficient = (*step_)(unit.layer, unit.sequence, mine.sums, mine.sums + experts, unit.slopes);
+    unit.ready.store(true, std::memory_order_release);
+  }
+
+  void gradient_block(index_t ticket, int worker) {
+    const worker_memory& mine = workers_[worker];
+    split_unit& unit = unit_of(ticket, &split_unit::first_gradient);
+    const index_t tokens = plan[unit.sequence].rows.count, b = ticket - unit.first_gradient;
+    const block_cut cut(tokens);
+    row_gradients<T, G> kernel = gradients_kernel(unit.layer, unit.sequence, mine);
+    kernel.slopes = unit.slopes;
+    kernel.begin = b * cut.length;
+    kernel.end = std::min(tokens, kernel.begin + cut.length);
+    while (!unit.ready.load(std::memory_order_acquire)) std::this_thread::yield();
+    kernel.coefficient = unit.coefficient;
+    run_kernel(isa_, logits.columns(), kernel);
+  }
+
+  void without_weight(index_t l, index_t s) {
+    step_->without_weight(l, s);
+    if (!gradient.given() || mode != gradient_mode::overwrite) return;
+    const sequence_rows<G> rows = rows_of(gradient[l], s);
+    for (index_t i = 0; i < plan[s].rows.count; ++i) clear_row(rows[i], logits.columns());
+  }
+
+  // Rows before the first and after the last offset belong to no sequence.
+  void clear_outside(index_t l) {
+    const index_t count = sequences.sequences(), tokens = logits.rows();
+    const index_t begin = count ? plan[0].rows.first : tokens, end = count ? plan[count - 1].rows.first + plan[count - 1].rows.count : tokens;
+    const matrix_view<G> m = gradient[l];
+    for (index_t t = 0; t < begin; ++t) clear_row(m.row(t), m.columns());
+    for (index_t t = end; t < tokens; ++t) clear_row(m.row(t), m.columns());
+  }
+
+  instruction_set isa_ = instruction_set::vector128;
+  Step* step_ = nullptr;
+  worker_memory* workers_ = nullptr;
+  split_unit* split_ = nullptr;
+  double* split_sums_ = nullptr;
+  A* split_slopes_ = nullptr;
+  index_t most_split_ = 0, split_count_ = 0;
+};
+
+}  // inline namespace SARA_ABI
+}  // namespace sara

@@ -1,0 +1,186 @@
+// Threads for one call: spawned, from a pool that the user owns, or from the user's own parallel-for.
+#pragma once
+
+#include <sched.h>
+
+#include <atomic>
+#include <memory>
+#include <thread>
+
+#include "../core/errors.hpp"
+
+namespace sara {
+
+inline namespace SARA_ABI {
+
+template <class F>
+void call_with_worker(void* object, int worker) { (*static_cast<F*>(object))(worker); }
+
+}  // inline namespace SARA_ABI
+
+// What a worker runs: called with its number. Non-owning.
+class worker_task {
+ public:
+  template <class F>
+    requires(!std::is_same_v<std::remove_cvref_t<F>, worker_task> && std::is_invocable_v<F&, int>)
+  SARA_INLINE explicit worker_task(F& f) : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))), call_(call_with_worker<F>) {}
+
+  SARA_INLINE void operator()(int worker) const { call_(object_, worker); }
+
+ private:
+  void* object_;
+  void (*call_)(void*, int);
+};
+
+inline namespace SARA_ABI {
+
+template <class F>
+void call_with_task(void* object, int workers, worker_task task) { (*static_cast<F*>(object))(workers, task); }
+
+}  // inline namespace SARA_ABI
+
+// Runs task(0) .. task(workers - 1), each once, and returns when all have returned. Non-owning: made from a callable
+// f(int workers, sara::worker_task task), or from a sara::thread_pool, which must outlive it. The calls may run one after the
+// other and in any order: the library's tasks never wait for one that has not begun.
+class parallel_for {
+ public:
+  parallel_for() = default;
+  template <class F>
+    requires(!std::is_same_v<std::remove_cvref_t<F>, parallel_for> && std::is_invocable_v<F&, int, worker_task>)
+  SARA_INLINE parallel_for(F& f) : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))), call_(call_with_task<F>) {}
+
+  SARA_INLINE explicit operator bool() const { return call_ != nullptr; }
+  SARA_INLINE void operator()(int workers, worker_task task) const { call_(object_, workers, task); }
+
+ private:
+  void* object_ = nullptr;
+  void (*call_)(void*, int, worker_task) = nullptr;
+};
+
+inline namespace SARA_ABI {
+
+// As many threads as this process may run on.
+inline int available_threads() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+  const unsigned n = std::thread::hardware_concurrency();
+  return n ? static_cast<int>(n) : 1;
+}
+
+// The default: a thread for each worker but the caller's own.
+inline void spawn_threads(int workers, worker_task task) {
+  struct joined {
+    std::thread* threads;
+    int count = 0;
+    ~joined() {
+      for (int i = 0; i < count; ++i) threads[i].join();
+      delete[] threads;
+    }
+  } all{new std::thread[static_cast<std::size_t>(workers)]};
+#if defined(__cpp_exceptions)
+  try {
+#endif
+    for (int w = 1; w < workers; ++w, ++all.count) all.threads[all.count] = std::thread(task, w);
+#if defined(__cpp_exceptions)
+  } catch (const std::system_error&) {   // no more threads to be had: the caller does their work
+    for (int w = all.count + 1; w < workers; ++w) task(w);
+  }
+#endif
+  task(0);
+}
+
+}  // inline namespace SARA_ABI
+
+class thread_pool;
+
+inline namespace SARA_ABI {
+
+// What each of a pool's threads does until the pool goes.
+struct pool_worker {
+  thread_pool* pool;
+  int number;
+  void operator()() const;
+};
+
+// Waits until `value` is no longer `old`: a short spin, then the kernel.
+template <class A, class V>
+void wait_while(A& value, V old) {
+  constexpr int spins = 4000;   // about 10 us: longer than the gap between the calls of a training step's layers
+  for (int i = 0; i < spins; ++i) {
+    if (value.load(std::memory_order_acquire) != old) return;
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+  while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
+}
+
+}  // inline namespace SARA_ABI
+
+// Threads that stay between calls. The user owns it, and it must outlive the executors made from it. One call at a time: a
+// second one waits for the first to end.
+class thread_pool {
+ public:
+  // `threads` workers, the caller's thread being one of them; 0: as many as this process may run on.
+  SARA_INLINE explicit thread_pool(int threads = 0) : size_(threads > 0 ? threads : available_threads()) {
+    threads_ = new std::thread[static_cast<std::size_t>(size_)];
+    for (int w = 1; w < size_; ++w) threads_[w] = std::thread(pool_worker{this, w});
+  }
+  SARA_INLINE ~thread_pool() {
+    stop_.store(true, std::memory_order_relaxed);
+    wake();
+    for (int w = 1; w < size_; ++w) threads_[w].join();
+    delete[] threads_;
+  }
+  thread_pool(const thread_pool&) = delete;
+  thread_pool& operator=(const thread_pool&) = delete;
+
+  SARA_INLINE int size() const { return size_; }
+
+  SARA_INLINE void operator()(int workers, worker_task task) {
+    while (busy_.exchange(true, std::memory_order_acquire)) busy_.wait(true, std::memory_order_relaxed);
+    task_ = &task;
+    workers_ = workers;
+    pending_.store(size_ - 1, std::memory_order_relaxed);
+    wake();
+    run_share(0);
+    for (int left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while(pending_, left);
+    busy_.store(false, std::memory_order_release);
+    busy_.notify_one();
+  }
+
+ private:
+  friend struct SARA_ABI::pool_worker;
+
+  SARA_INLINE void wake() {
+    round_.fetch_add(1, std::memory_order_release);
+    round_.notify_all();
+  }
+  SARA_INLINE void run_share(int w) const {
+    for (int i = w; i < workers_; i += size_) (*task_)(i);
+  }
+
+  int size_, workers_ = 0;
+  std::thread* threads_ = nullptr;
+  const worker_task* task_ = nullptr;
+  std::atomic<unsigned> round_{0};
+  std::atomic<int> pending_{0};
+  std::atomic<bool> stop_{false}, busy_{false};
+};
+
+inline namespace SARA_ABI {
+
+inline void pool_worker::operator()() const {
+  for (unsigned seen = 0;;) {
+    wait_while(pool->round_, seen);
+    ++seen;
+    if (pool->stop_.load(std::memory_order_relaxed)) return;
+    pool->run_share(number);
+    if (pool->pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pool->pending_.notify_one();
+  }
+}
+
+}  // inline namespace SARA_ABI
+}  // namespace sara

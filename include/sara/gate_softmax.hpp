@@ -1,0 +1,2 @@
+#pragma once
+#include "gate_softmax/cpu.hpp"

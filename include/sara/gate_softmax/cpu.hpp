@@ -1,0 +1,138 @@
+// gate_softmax and its backward on the CPU.
+#pragma once
+
+#include "../cpu/executor.hpp"
+#include "../cpu/rows.hpp"
+#include "types.hpp"
+
+namespace sara {
+inline namespace SARA_ABI {
+
+// Softmax of rows [begin, end).
+template <class T, class P>
+struct gate_softmax_kernel {
+  using arithmetic = arithmetic_t<T>;
+
+  matrix_view<const T> logits;
+  matrix_view<P> probs;
+  vector_view<arithmetic> log_sum_exp;
+  index_t begin = 0, end = 0;
+  row_scratch<T, P> scratch;
+
+  template <int bytes>
+  SARA_INLINE void run() const {
+    using A = arithmetic;
+    using S = simd<A, bytes>;
+    const row_cut<S> cut(logits.columns());
+    for (index_t t = begin; t < end; t += rows_at_once) {
+      const T* from[rows_at_once];
+      A* own[rows_at_once];
+      row_sum<A> sum[rows_at_once];
+      const int count = static_cast<int>(std::min<index_t>(end - t, rows_at_once));
+      for (int r = 0; r < rows_at_once; ++r) {
+        from[r] = r < count ? logits.row(t + r) : scratch.blank;
+        own[r] = scratch.exponentials + r * scratch.stride;
+      }
+      exponentiate<S>(from, cut, own, sum);
+      for (int r = 0; r < count; ++r) {
+        if (probs.data()) {
+          P* const to = probs.row(t + r);
+          const S inverse = S::broadcast(A(1) / sum[r].sum);
+          for (index_t e = 0; e < cut.full; e += S::lanes) store(to + e, load<S>(own[r] + e) * inverse);
+          if (cut.tail) store(to + cut.tail_at, load<S>(own[r] + cut.tail_at) * inverse);
+        }
+        if (log_sum_exp.data()) log_sum_exp[t + r] = static_cast<A>(sum[r].peak.log_sum_exp(sum[r].sum));
+      }
+    }
+  }
+};
+
+// scale (p (g - sum of p g) + grad_log_sum_exp p) of rows [begin, end).
+template <class P, class G>
+struct gate_softmax_backward_kernel {
+  using arithmetic = arithmetic_t<P>;
+
+  matrix_view<const P> probs, grad_probs;
+  vector_view<const arithmetic> grad_log_sum_exp;
+  matrix_view<G> grad_logits;
+  arithmetic scale = 1;
+  gradient_mode mode = gradient_mode::overwrite;
+  index_t begin = 0, end = 0;
+
+  template <int bytes>
+  SARA_INLINE void run() const {
+    using A = arithmetic;
+    using S = simd<A, bytes>;
+    const row_cut<S> cut(probs.columns());
+    for (index_t t = begin; t < end; ++t) {
+      const P* const p = probs.row(t);
+      const P* const g = grad_probs.data() ? grad_probs.row(t) : nullptr;
+      G* const to = grad_logits.row(t);
+      const auto gradient_at = [&](index_t e) __attribute__((always_inline)) { return g ? load<S>(g + e) : S::broadcast(0); };
+      // The tail's vector is read before `to`, which may be the same row, is written.
+      const S tail_p = load<S>(p + cut.tail_at), tail_g = gradient_at(cut.tail_at);
+      S dot = cut.tail ? cut.only_fresh(tail_p * tail_g) : S::broadcast(0);
+      for (index_t e = 0; e < cut.full; e += S::lanes) dot = mul_add(load<S>(p + e), gradient_at(e), dot);
+      const A extra = grad_log_sum_exp.data() ? grad_log_sum_exp[t] : A(0);
+      const S less = S::broadcast(sum_of_lanes(dot) - extra), times = S::broadcast(scale);
+      if (mode == gradient_mode::overwrite) {
+        for (index_t e = 0; e < cut.full; e += S::lanes) store(to + e, load<S>(p + e) * (gradient_at(e) - less) * times);
+        if (cut.tail) store(to + cut.tail_at, tail_p * (tail_g - less) * times);
+      } else {
+        const S before = load<S>(to + cut.tail_at);
+        for (index_t e = 0; e < cut.full; e += S::lanes) store(to + e, load<S>(to + e) + load<S>(p + e) * (gradient_at(e) - less) * times);
+        if (cut.tail) store(to + cut.tail_at, before + tail_p * (tail_g - less) * times);
+      }
+    }
+  }
+};
+
+// Bytes that exec.scratch must have for gate_softmax_into.
+template <class T, class P = T>
+std::size_t gate_softmax_workspace_bytes(const cpu_executor& exec, const gate_softmax_inputs<T>& in, const gate_softmax_outputs<std::type_identity_t<T>, P>&) {
+  carver memory;
+  take_scratch<row_scratch<T, P>>(memory, thread_limit(exec), in.logits.columns());
+  return memory.bytes();
+}
+
+// Contract and formulas: sara/gate_softmax.hpp.
+template <class T, class P = T>
+void gate_softmax_into(const cpu_executor& exec, const gate_softmax_inputs<T>& in, const gate_softmax_outputs<std::type_identity_t<T>, P>& out) {
+  static_assert(is_kernel_storage<T> && is_kernel_storage<P>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
+  constexpr const char* function = "gate_softmax_into";
+  check_gate_softmax(function, in, out);
+  const instruction_set isa = checked_instruction_set(function, exec);
+  const index_t tokens = in.logits.rows(), experts = in.logits.columns();
+  const scratch_memory memory(function, exec, gate_softmax_workspace_bytes(exec, in, out));
+  carver carve = memory.carve();
+  const row_scratch<T, P>* const scratch = take_scratch<row_scratch<T, P>>(carve, thread_limit(exec), experts);
+  if (!out.probs.given() && !out.log_sum_exp.given()) return;
+
+  const row_blocks blocks(tokens, experts);
+  run_blocks(exec, worth_workers(exec, tokens * experts), blocks.count, [&](index_t block, int worker) {
+    gate_softmax_kernel<T, P> kernel{in.logits, out.probs, out.log_sum_exp, blocks.begin(block), blocks.end(block), scratch[worker]};
+    run_kernel(isa, experts, kernel);
+  });
+}
+
+// Contract and formulas: sara/gate_softmax.hpp.
+template <class P, class G = P>
+void gate_softmax_backward_into(const cpu_executor& exec, const gate_softmax_backward_inputs<P>& in,
+                                const gate_softmax_backward_outputs<std::type_identity_t<P>, G>& out, const gate_softmax_backward_options& options = {}) {
+  static_assert(is_kernel_storage<P> && is_kernel_storage<G>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
+  constexpr const char* function = "gate_softmax_backward_into";
+  check_gate_softmax_backward(function, in, out, options);
+  const instruction_set isa = checked_instruction_set(function, exec);
+  if (!out.grad_logits.given() || (options.mode == gradient_mode::accumulate && options.scale == 0)) return;
+
+  const index_t tokens = in.probs.rows(), experts = in.probs.columns();
+  const row_blocks blocks(tokens, experts);
+  run_blocks(exec, worth_workers(exec, tokens * experts), blocks.count, [&](index_t block, int) {
+    gate_softmax_backward_kernel<P, G> kernel{in.probs,     in.grad_probs, in.grad_log_sum_exp, out.grad_logits, static_cast<arithmetic_t<P>>(options.scale),
+                                              options.mode, blocks.begin(block), blocks.end(block)};
+    run_kernel(isa, experts, kernel);
+  });
+}
+
+}  // inline namespace SARA_ABI
+}  // namespace sara

@@ -1,0 +1,2 @@
+#pragma once
+#include "js_divergence/cpu.hpp"

@@ -1,0 +1,66 @@
+// The Jensen-Shannon term of one expert and its slopes, in the form without cancellation. The one place of this formula: every
+// backend and the tests call it.
+//
+//   m = (p + q) / 2,  u = (hi - lo) / (hi + lo),  hi = max(p, q), lo = min(p, q)
+//   JS = sum over experts of m phi(u),  phi(u) = 1/2 [(1 + u) ln(1 + u) + (1 - u) ln(1 - u)]
+//   d JS / d hi = 1/2 ln(1 + u),  d JS / d lo = 1/2 ln(1 - u)           (exact for unnormalised p and q too)
+//
+// which equals 1/2 KL(p || m) + 1/2 KL(q || m) (SARA, arXiv 2606.25821), whose own form has no right digit near convergence.
+// Near (u < 1/2): phi = u atanh(u) + 1/2 log1p(-u^2), slopes from the same two; far: logarithms of 2 hi / (p + q) and
+// 2 lo / (p + q), taken by division. Every term is >= 0; hi and lo make the sum symmetric bit by bit.
+//
+// R may be a float or double, a SIMD vector of them, or an Eigen AutoDiffScalar: whatever has the arithmetic operators and, found
+// by its namespace or here, select, log, log1p and atanh.
+#pragma once
+
+#include <cmath>
+
+#include "../core/config.hpp"
+
+namespace sara::math {
+inline namespace SARA_ABI {
+
+template <class R>
+SARA_INLINE R select(bool condition, const R& yes, const R& no) { return condition ? yes : no; }
+
+SARA_INLINE float log(float x) { return std::log(x); }
+SARA_INLINE double log(double x) { return std::log(x); }
+SARA_INLINE float log1p(float x) { return std::log1p(x); }
+SARA_INLINE double log1p(double x) { return std::log1p(x); }
+SARA_INLINE float atanh(float x) { return std::atanh(x); }
+SARA_INLINE double atanh(double x) { return std::atanh(x); }
+inline long double log(long double x) { return std::log(x); }       // host only, for the Eigen executor
+inline long double log1p(long double x) { return std::log1p(x); }
+inline long double atanh(long double x) { return std::atanh(x); }
+
+template <class R>
+struct js_term {
+  R value, slope_p, slope_q;
+};
+
+// p, q >= 0. Where a side is 0 its slope (-inf, or undefined) is given as 0: what it multiplies, the probability of that expert
+// in any token, is 0 as well. NaN in, NaN out.
+template <class R>
+SARA_INLINE js_term<R> js(const R& p, const R& q) {
+  const auto p_is_less = p < q;
+  const R zero = p - p, one = zero + 1.0;                       // NaN where p is
+  const R hi = select(p_is_less, q, p), lo = select(p_is_less, p, q), sum = hi + lo;
+  const auto empty = sum == zero;
+  const R whole = select(empty, one, sum), u = (hi - lo) / whole;
+
+  const auto near = u < 0.5;
+  const R v = select(near, u, zero);
+  const R a = atanh(v), b = log1p(-(v * v)) * 0.5;              // log1p(+-u) = b +- a
+
+  const R x = (hi + hi) / whole, y = (lo + lo) / whole;
+  const R log_x = log(select(near, one, x));
+  const R log_y = log(select(near, one, select(lo == zero, one, y)));
+
+  const R phi = select(near, v * a + b, (x * log_x + y * log_y) * 0.5);
+  const R slope_hi = select(near, b + a, log_x) * 0.5, slope_lo = select(near, b - a, log_y) * 0.5;
+  const R at_lo = select(lo == zero, zero, slope_lo), at_hi = select(empty, zero, slope_hi);
+  return {sum * 0.5 * phi, select(p_is_less, at_lo, at_hi), select(p_is_less, at_hi, at_lo)};
+}
+
+}  // inline namespace SARA_ABI
+}  // namespace sara::math

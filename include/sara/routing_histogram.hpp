@@ -1,0 +1,2 @@
+#pragma once
+#include "routing_histogram/cpu.hpp"
