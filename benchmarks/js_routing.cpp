@@ -149,8 +149,8 @@ void add_all() {
     add_eigen<float, float>(shape, kind::overwrite);
   }
 
-  // Odd numbers of experts beside their round neighbours.
-  for (const index_t experts : {60, 64, 128, 129, 256, 257, 384, 385}) {
+  // Odd numbers of experts beside their round neighbours (128 is above).
+  for (const index_t experts : {60, 64, 129, 256, 257, 384, 385}) {
     add_cpu<float, float>({1, 8, 1024, experts}, kind::overwrite, {});
     add_cpu<sara::bf16, sara::bf16>({1, 8, 1024, experts}, kind::overwrite, {});
   }

@@ -100,51 +100,51 @@ inline void add_copies(const std::vector<std::size_t>& footprints) {
       }
 }
 
-// One row a benchmark: the median where there are repetitions.
+// One row a benchmark, in the order in which they were added: the median where there are repetitions.
 class markdown_reporter : public benchmark::BenchmarkReporter {
  public:
-  bool ReportContext(const Context&) override {
-    std::puts("| benchmark | us | Gelem/s | GB/s | of copy | error | spread | also |\n| --- | --: | --: | --: | --: | --: | --: | --- |");
-    return true;
-  }
+  bool ReportContext(const Context&) override { return true; }
 
   void ReportRuns(const std::vector<Run>& runs) override {
     double spread = -1;   // of the repetitions, standard deviation by mean
     for (const Run& run : runs)
-      if (run.run_type == Run::RT_Aggregate && run.aggregate_name == "cv") spread = run.GetAdjustedRealTime();
-    for (const Run& run : runs) {
-      std::string name = run.run_name.str();
-      if (const auto at = name.rfind("/real_time"); at != std::string::npos) name.resize(at);
-      if (run.error_occurred) {
-        std::printf("| %s | %s | | | | | | |\n", name.c_str(), run.error_message.c_str());
-        continue;
-      }
-      if (run.run_type == Run::RT_Aggregate ? run.aggregate_name != "median" : run.repetitions > 1) continue;
-      std::printf("| %s | %.2f |", name.c_str(), run.GetAdjustedRealTime());
-      cell(run, "elements/s", 1e-9, "%.3f");
-      cell(run, "bytes/s", 1e-9, "%.1f");
-      cell(run, "of copy", 100, "%.0f %%");
-      cell(run, "error", 1, "%.1g");
-      if (spread >= 0) std::printf(" %.0f %% |", 100 * spread);
-      else std::fputs(" |", stdout);
-      std::string also;
-      for (const auto& [key, counter] : run.counters)
-        if (key != "elements/s" && key != "bytes/s" && key != "of copy" && key != "error") {
-          char text[80];
-          std::snprintf(text, sizeof text, "%s%s %.3g", also.empty() ? "" : ", ", key.c_str(), counter.value);
-          also += text;
-        }
-      std::printf(" %s |\n", also.c_str());
-      std::fflush(stdout);
-    }
+      if (run.run_type == Run::RT_Aggregate && run.aggregate_name == "cv")
+        spread = run.GetAdjustedRealTime() / benchmark::GetTimeUnitMultiplier(run.time_unit);   // a ratio, not a time
+    for (const Run& run : runs)
+      if (run.error_occurred || (run.run_type == Run::RT_Aggregate ? run.aggregate_name == "median" : run.repetitions <= 1))
+        rows_[run.family_index] = row(run, spread);
   }
+
+  void Finalize() override {
+    std::puts("| benchmark | us | Gelem/s | GB/s | of copy | error | spread | also |\n| --- | --: | --: | --: | --: | --: | --: | --- |");
+    for (const auto& [index, text] : rows_) std::puts(text.c_str());
+  }
+
  private:
-  static void cell(const Run& run, const char* key, double factor, const char* format) {
-    const auto found = run.counters.find(key);
-    std::fputs(" ", stdout);
-    if (found != run.counters.end()) std::printf(format, factor * found->second.value);
-    std::fputs(" |", stdout);
+  static std::string row(const Run& run, double spread) {
+    std::string name = run.run_name.str();
+    if (const auto at = name.rfind("/real_time"); at != std::string::npos) name.resize(at);
+    if (run.error_occurred) return "| " + name + " | " + run.error_message + " | | | | | | |";
+    const auto cell = [&](const char* key, double factor, const char* format) {
+      const auto found = run.counters.find(key);
+      return " " + (found == run.counters.end() ? std::string() : number(format, factor * found->second.value)) + " |";
+    };
+    std::string text = "| " + name + " | " + number("%.2f", run.GetAdjustedRealTime()) + " |" + cell("elements/s", 1e-9, "%.3f") +
+                       cell("bytes/s", 1e-9, "%.1f") + cell("of copy", 100, "%.0f %%") + cell("error", 1, "%.1g") + " " +
+                       (spread < 0 ? "" : number("%.0f %%", 100 * spread)) + " | ";
+    std::string also;
+    for (const auto& [key, counter] : run.counters)
+      if (key != "elements/s" && key != "bytes/s" && key != "of copy" && key != "error")
+        also += (also.empty() ? "" : ", ") + key + " " + number("%.3g", counter.value);
+    return text + also + " |";
   }
+  static std::string number(const char* format, double value) {
+    char text[40];
+    std::snprintf(text, sizeof text, format, value);
+    return text;
+  }
+
+  std::map<std::int64_t, std::string> rows_;
 };
 
 // What main does once the benchmarks are added: 0 if every result was right.

@@ -115,8 +115,8 @@ compile_seconds() {
 figure() { awk -F ' *[|] *' -v row="$2" -v column="$3" '$2 == row { print $column; exit }' "$parts/$1"; }
 # In one heat of the race ("### Loss and gradient, fp32, 8x1024x128"): how many times the first's time a contestant took.
 times_of_sara() { awk -F ' *[|] *' -v heat="$1" -v row="$2" '/^###/ { inside = index($0, heat) } inside && $2 == row { print $9; exit }' "$parts/race"; }
-isa=$(awk -F / '/^[|] js_routing.fp32.8x1024x128.overwrite/ && $5 != "eigen" { isa = $5 } END { print isa }' "$parts/js_routing" | tr -d ' |')
-asked() { printf '| %s | %s | %s |\n' "$1" "$2" "${3:-not measured}"; }
+isa=$(awk -F / '/^[|] js_routing.fp32.8x1024x128.accumulate/ && $5 !~ /^eigen/ { print $5; exit }' "$parts/js_routing")
+target() { printf '| %s | %s | %s |\n' "$1" "$2" "${3:-not measured}"; }
 ratio() { awk -v a="${1:-0}" -v b="${2:-0}" 'BEGIN { if (a > 0 && b > 0) printf "%.2f", a / b }'; }
 us() { figure js_routing "js_routing/$1/overwrite/$isa/threads:2" 3; }
 rate() { figure js_routing "js_routing/$1/$isa/threads:2" 4; }
@@ -154,30 +154,30 @@ each output written once; each program's first lines say the formula); `of copy`
 copy of as many bytes on as many threads, measured in the same run. `spread` is the standard deviation of the repetitions by their mean.
 Shapes are (layers x) sequences x tokens x experts; `threads:2` runs on a pool, `spawned` without one.
 
-## What was asked
+## Targets
 
 END
   small=8x1024x128 large=8x4096x256
   echo "| fp32 unless said, two threads | at least | measured |"
   echo "| --- | --: | --: |"
-  asked "loss and gradient, $small, Gelem/s" 3.5 "$(rate fp32/$small/overwrite)"
-  asked "loss and gradient, $large, Gelem/s" 2.3 "$(rate fp32/$large/overwrite)"
-  asked "the same, accumulated, $small" 2.4 "$(rate fp32/$small/accumulate)"
-  asked "the same, accumulated, $large" 1.7 "$(rate fp32/$large/accumulate)"
-  asked "bf16 logits, fp32 gradient, $small" 2.5 "$(rate bf16-fp32/$small/overwrite)"
-  asked "bf16 logits, fp32 gradient, $large" 2.5 "$(rate bf16-fp32/$large/overwrite)"
-  asked "bf16 logits, bf16 gradient, $small" 1.7 "$(rate bf16/$small/overwrite)"
-  asked "bf16 logits, bf16 gradient, $large" 1.7 "$(rate bf16/$large/overwrite)"
-  asked "of the copy's bandwidth, $large (the aim beyond)" "70 %" "$(figure js_routing "js_routing/fp32/$large/overwrite/$isa/threads:2" 6)"
+  target "loss and gradient, $small, Gelem/s" 3.5 "$(rate fp32/$small/overwrite)"
+  target "loss and gradient, $large, Gelem/s" 2.3 "$(rate fp32/$large/overwrite)"
+  target "the same, accumulated, $small" 2.4 "$(rate fp32/$small/accumulate)"
+  target "the same, accumulated, $large" 1.7 "$(rate fp32/$large/accumulate)"
+  target "bf16 logits, fp32 gradient, $small" 2.5 "$(rate bf16-fp32/$small/overwrite)"
+  target "bf16 logits, fp32 gradient, $large" 2.5 "$(rate bf16-fp32/$large/overwrite)"
+  target "bf16 logits, bf16 gradient, $small" 1.7 "$(rate bf16/$small/overwrite)"
+  target "bf16 logits, bf16 gradient, $large" 1.7 "$(rate bf16/$large/overwrite)"
+  target "of the copy's bandwidth, $large (the aim beyond)" "70 %" "$(figure js_routing "js_routing/fp32/$large/overwrite/$isa/threads:2" 6)"
   if [[ -s $parts/race ]]; then
-    asked "times as quick as libtorch eager + autograd, $small" 4 "$(times_of_sara ", $small" 'libtorch eager + autograd, forward and backward')"
-    asked "times as quick as libtorch eager + autograd, $large" 9 "$(times_of_sara ", $large" 'libtorch eager + autograd, forward and backward')"
-    asked "times as quick as oneDNN's softmax forward alone, $small" 1 "$(times_of_sara ", $small" 'oneDNN, softmax forward alone')"
-    asked "top-k, 8 of 128: times as quick as torch.topk" 10 "$(times_of_sara '8 of 128' 'libtorch, topk')"
+    target "times as quick as libtorch eager + autograd, $small" 4 "$(times_of_sara ", $small" 'libtorch eager + autograd, forward and backward')"
+    target "times as quick as libtorch eager + autograd, $large" 9 "$(times_of_sara ", $large" 'libtorch eager + autograd, forward and backward')"
+    target "times as quick as oneDNN's softmax forward alone, $small" 1 "$(times_of_sara ", $small" 'oneDNN, softmax forward alone')"
+    target "top-k, 8 of 128: times as quick as torch.topk" 10 "$(times_of_sara '8 of 128' 'libtorch, topk')"
   fi
   for pair in 60/64 129/128 257/256 385/384; do
     odd=${pair%/*} round=${pair#*/}
-    asked "time an element, $pair experts (at most)" 1.25 \
+    target "time an element, $pair experts (at most)" 1.25 \
       "$(ratio "$(ratio "$(us fp32/8x1024x"$odd")" "$odd")" "$(ratio "$(us fp32/8x1024x"$round")" "$round")")"
   done
   if [[ -s $parts/race ]]; then

@@ -1,2 +1,51 @@
+// The SARA loss (Semantically Anchored Routing Alignment, arXiv 2606.25821): softmax of the router logits, mean routing distribution
+// of each sequence, Jensen-Shannon divergence from its anchor, and the gradient of the logits, fused, for all MoE layers in one call.
+//
+//   sara::js_routing_into(exec, inputs, outputs, options);     writes what `outputs` names
+//   float loss = sara::js_routing(exec, inputs, options);      returns the loss to the host
+//
+// Formulas (natural logarithm; s: sequence, l: layer, m_t: token weight, z_t: logits of token t, P: anchor)
+//
+//   p_t  = softmax(z_t) over all experts                                                      arXiv 2606.25821, eq. 5
+//   n_s  = sum of m_t over the sequence's tokens           Q_ls = (1 / n_s) sum of m_t p_t
+//   JS   = 1/2 KL(P || M) + 1/2 KL(Q || M),  M = (P + Q) / 2                                   computed without cancellation: sara/math/js.hpp
+//   w'_s = sequence weight, 0 where n_s = 0 or the sequence has no anchor;   v_l = layer weight
+//   V    = sum of v_l, or total_layer_weight;   W = sum of w'_s, or total_sequence_weight
+//   J    = sum over l of v_l sum over s of w'_s JS_ls / (V W),  0 where V or W is 0
+//   loss = scale J,   grad_logits = upstream scale dJ / dlogits:  c_t p_tj (g_j - sum_i p_ti g_i),
+//          c_t = upstream scale v_l w'_s m_t / (V W n_s),   g_j = 1/2 ln(2 Q_j / (P_j + Q_j))
+//
+// Inputs, outputs and options, with shapes: sara/js_routing/types.hpp. In one table, what a trainer asks for:
+//
+// | to                                   | set                                                                               |
+// |--------------------------------------|-----------------------------------------------------------------------------------|
+// | hide padding                         | token_weights 0: such rows are never read and may hold NaN                        |
+// | leave out samples without an anchor  | anchor_rows -1, or sequence_weights 0: neither logits nor anchor are read         |
+// | share one English row among languages| anchor_rows                                                                       |
+// | choose the window of middle layers   | pass those layers; weigh them by layer_weights                                    |
+// | accumulate over micro-batches, ranks | total_layer_weight, total_sequence_weight of the whole batch; losses then add up  |
+// | use a loss scale, or autograd        | upstream: multiplies the gradient, never the loss                                 |
+// | add to a gradient that is there      | options.mode = gradient_mode::accumulate                                          |
+// | run forward and backward apart       | save histograms (and token_mass), pass them as inputs: the first sweep is skipped |
+// | split a sequence over ranks          | routing_histogram's sums, all-reduced, passed as histograms and token_mass        |
+// | train the anchor's side too          | js_divergence and routing_histogram_backward, the pieces of this call             |
+//
+// What has no weight is never read; its divergence and histogram are 0, its gradient 0 (overwrite) or untouched (accumulate). An output view
+// that is not given costs nothing. overwrite never reads the gradient's buffer; accumulate adds with one rounding. grad_logits may be
+// exactly `logits` under overwrite; columns of one buffer may lie side by side; any other shared memory is an error.
+//
+// Numerics. Arithmetic is float for float, bf16 and fp16 storage, double for double; sums over tokens are flushed to double every 64
+// tokens, and the [experts]-sized step is done in double. -inf logits are legal (probability and gradient 0). NaN, +inf and a row of nothing
+// but -inf make that sequence's divergence, histogram and gradient NaN, and the loss, and no other sequence's. Results are the same
+// bits on every run and for every number of threads; instruction sets differ within rounding. Under -ffast-math the promises on
+// infinities and NaN are void, the others hold.
+//
+// Cost and memory. Each logit is read once and each gradient written once while a sequence fits in the cache. Scratch
+// (js_routing_workspace_bytes): a few rows a worker, layers x sequences doubles, at most 1 MiB a worker to park exponentials
+// where the gradient cannot hold them, at most 64 rows of sums for each of 4 sequences a worker that are split over workers.
+//
+// Errors. A broken contract throws sara::invalid_argument, which names the argument with expected and actual shape; nothing has
+// been written then. A checked build (SARA_CHECKED=1) also looks at the data: sara/core/data_checks.hpp.
 #pragma once
+
 #include "js_routing/cpu.hpp"

@@ -1,2 +1,23 @@
+// The experts of each token: the k largest scores of a row, best first, and the backward of their weights.
+//
+//   sara::top_k_into(exec, {.scores, .values}, {.indices, .weights}, {.renormalize, .scale});
+//   sara::top_k_backward_into(exec, {.indices, .grad_weights, .values}, {.grad_values}, {.renormalize, .scale, .mode});
+//
+// `scores` decide who is chosen: raw logits, or sigmoid scores plus a selection bias. The weights are gathered from `values` (the
+// probabilities, the unbiased scores), or from the scores where no values are given:
+//
+//   w_i = scale v_i                    or, with renormalize,   w_i = scale v_i / S,  S = sum of the chosen v      (S = 0: 0)
+//   grad_v_i = scale g_i               or                      scale (g_i - sum_j g_j v_j / S) / S                off the chosen: 0
+//
+// Softmax, top-k, renormalise is this with values = gate_softmax(scores), and equals top-k, softmax.
+//
+// Rules of choice: equal scores go to the lower index; +0 equals -0; NaN ranks below -inf; always k distinct valid indices. Any
+// number of experts >= 1, any k from 1 to all of them. 16-bit scores are compared as they are (their fp32 values).
+// In the backward an index that is -1 or >= experts is not routed and is passed over; an expert listed twice is added twice.
+//
+// Shapes: top_k/types.hpp. Indices: int16, int32 or int64. Cost: one pass over a row and k log2(experts) steps, no branch on data.
+// Scratch: two rows of keys a worker (top_k_workspace_bytes); the backward takes none.
+// Errors: sara::invalid_argument names the argument; nothing has been written then.
 #pragma once
+
 #include "top_k/cpu.hpp"

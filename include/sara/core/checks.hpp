@@ -1,6 +1,8 @@
 // Checks of a call's contract: shapes, required arguments, overlap. Each throws before anything is written.
 #pragma once
 
+#include <cstring>
+
 #include "errors.hpp"
 #include "sequences.hpp"
 
@@ -44,12 +46,11 @@ struct call_checks {
 
   // Optional [rows, columns].
   template <class T>
-  void shape(const std::string& argument, const matrix_view<T>& m, const char* axes, index_t rows, index_t columns) const {
+  void shape(const char* argument, const matrix_view<T>& m, const char* axes, index_t rows, index_t columns) const {
     if (!m.given()) return;
     const index_t expected[] = {rows, columns}, found[] = {m.rows(), m.columns()};
     if (m.rows() != rows || m.columns() != columns) wrong_shape(argument, axes, expected, found, 2);
-    if (m.row_stride() < columns && rows > 1)
-      fail(function, argument + " must have a row stride of at least its " + std::to_string(columns) + " columns, but has " + std::to_string(m.row_stride()));
+    row_stride(argument, m.row_stride(), rows, columns);
     pointer(argument, m.data(), rows * columns);
   }
 
@@ -57,16 +58,18 @@ struct call_checks {
   template <class T>
   void shape(const char* argument, const layers_view<T>& v, const char* axes, index_t layers, index_t rows, index_t columns) const {
     if (!v.given()) return;
-    for (index_t l = 0; l < v.layers() || l == 0; ++l) {
-      const bool there = l < v.layers();
-      const matrix_view<T> m = there ? v[l] : matrix_view<T>{};
-      const index_t expected[] = {layers, rows, columns}, found[] = {v.layers(), m.rows(), m.columns()};
+    if (v.layers() != layers) {
+      const index_t expected[] = {layers, rows, columns}, found[] = {v.layers(), v.rows(), v.columns()};
+      wrong_shape(argument, axes, expected, found, 3);
+    }
+    for (index_t l = 0; l < (v.is_list() ? layers : 1); ++l) {   // the layers of a block are alike
+      const matrix_view<T> m = v[l];
+      const index_t expected[] = {layers, rows, columns}, found[] = {layers, m.rows(), m.columns()};
+      if (m.rows() == rows && m.columns() == columns && rows >= 0 && columns >= 0 && (m.row_stride() >= columns || rows <= 1) && (m.data() || rows * columns == 0)) continue;
       const std::string name = v.is_list() ? std::string(argument) + "[" + std::to_string(l) + "]" : std::string(argument);
-      if (v.layers() != layers || m.rows() != rows || m.columns() != columns) wrong_shape(there ? name : argument, axes, expected, found, 3);
-      if (m.row_stride() < columns && rows > 1)
-        fail(function, name + " must have a row stride of at least its " + std::to_string(columns) + " columns, but has " + std::to_string(m.row_stride()));
+      if (m.rows() != rows || m.columns() != columns) wrong_shape(name, axes, expected, found, 3);
+      row_stride(name, m.row_stride(), rows, columns);
       pointer(name, m.data(), rows * columns);
-      if (!v.is_list() && l == 0 && layers > 0) break;   // the layers of a block are alike
     }
   }
 
@@ -82,8 +85,20 @@ struct call_checks {
                          std::to_string(tokens) + " tokens of the other arguments");
   }
 
-  void pointer(const std::string& argument, const void* data, index_t elements) const {
-    if (!data && elements > 0) fail(function, argument + " must point to its " + std::to_string(elements) + " elements, but is a null pointer");
+  void row_stride(const std::string& argument, index_t stride, index_t rows, index_t columns) const {
+    if (rows < 0 || columns < 0) fail(function, argument + " must not have a negative extent, but has " + std::to_string(rows) + " rows and " + std::to_string(columns) + " columns");
+    if (stride < columns && rows > 1)
+      fail(function, argument + " must have a row stride of at least its " + std::to_string(columns) + " columns, but has " + std::to_string(stride));
+  }
+
+  void pointer(const char* argument, const void* data, index_t elements) const {
+    if (!data && elements > 0) null_pointer(argument, elements);
+  }
+  void pointer(const std::string& argument, const void* data, index_t elements) const { pointer(argument.c_str(), data, elements); }
+
+ private:
+  [[noreturn, gnu::cold, gnu::noinline]] void null_pointer(const char* argument, index_t elements) const {
+    fail(function, std::string(argument) + " must point to its " + std::to_string(elements) + " elements, but is a null pointer");
   }
 };
 
@@ -202,10 +217,11 @@ class overlap_checks {
 
   void against(const entry& mine, const entry& other, const char* twin) const {
     if (mine.end <= other.begin || other.end <= mine.begin) return;
-    const bool may_coincide = twin && std::string(twin) == other.name;
+    const bool may_coincide = twin && std::strcmp(twin, other.name) == 0;
     for (index_t l = 0; l < mine.layers; ++l)
       for (index_t m = 0; m < other.layers; ++m) {
-        if (!overlap(mine[l], other[m]) || (may_coincide && l == m && same_place(mine[l], other[m]))) continue;
+        const footprint a = mine[l], b = other[m];
+        if (!overlap(a, b) || (may_coincide && l == m && same_place(a, b))) continue;
         fail(function_, std::string(mine.name) + " shares memory with " + other.name + (may_coincide ? "; it may be exactly it, or apart from it" : ""));
       }
   }

@@ -91,6 +91,11 @@ SARA_INLINE S lane_numbers() {
   return x;
 }
 
+template <class S>
+SARA_INLINE typename S::mask every_lane() {
+  return S::broadcast(-1) < S::broadcast(0);
+}
+
 // The halves of a vector.
 template <class A, int bytes>
 SARA_INLINE void split(const simd<A, bytes>& x, simd<A, bytes / 2>& low, simd<A, bytes / 2>& high) {

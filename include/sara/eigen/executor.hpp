@@ -35,6 +35,16 @@ using array = Eigen::Array<A, 1, Eigen::Dynamic>;
 template <class A>
 using wide = std::conditional_t<std::is_same_v<A, float>, double, A>;
 
+// Scalars whose data a checked build looks at.
+template <class A>
+inline constexpr bool checks_data_of = std::is_floating_point_v<A>;
+
+// A number of the options as a scalar.
+template <class A>
+A scalar(double x) {
+  return A(static_cast<typename Eigen::NumTraits<A>::Literal>(x));
+}
+
 // A row of storage in its arithmetic type.
 template <class T>
 array<arithmetic_t<T>> load_row(const T* row, index_t columns) {

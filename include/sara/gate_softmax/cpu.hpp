@@ -101,6 +101,7 @@ void gate_softmax_into(const cpu_executor& exec, const gate_softmax_inputs<T>& i
   static_assert(is_kernel_storage<T> && is_kernel_storage<P>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "gate_softmax_into";
   check_gate_softmax(function, in, out);
+  check_gate_softmax_data(function, in);
   const instruction_set isa = checked_instruction_set(function, exec);
   const index_t tokens = in.logits.rows(), experts = in.logits.columns();
   const scratch_memory memory(function, exec, gate_softmax_workspace_bytes(exec, in, out));

@@ -11,6 +11,7 @@ inline namespace SARA_ABI {
 template <class T, class P = T>
 void gate_softmax_into(const eigen_executor&, const gate_softmax_inputs<T>& in, const gate_softmax_outputs<std::type_identity_t<T>, P>& out) {
   check_gate_softmax("gate_softmax_into", in, out);
+  if constexpr (eigen::checks_data_of<arithmetic_t<T>>) check_gate_softmax_data("gate_softmax_into", in);
   for (index_t t = 0; t < in.logits.rows(); ++t) {
     const auto row = eigen::softmax(eigen::load_row(in.logits.row(t), in.logits.columns()));
     if (out.probs.given()) eigen::store_row<P>(row.probs, gradient_mode::overwrite, out.probs.row(t));
@@ -28,7 +29,7 @@ void gate_softmax_backward_into(const eigen_executor&, const gate_softmax_backwa
   if (!out.grad_logits.given() || (options.mode == gradient_mode::accumulate && options.scale == 0)) return;
 
   const index_t experts = in.probs.columns();
-  const auto scale = static_cast<arithmetic_t<P>>(options.scale);
+  const auto scale = eigen::scalar<arithmetic_t<P>>(options.scale);
   for (index_t t = 0; t < in.probs.rows(); ++t) {
     const array probs = eigen::load_row(in.probs.row(t), experts);
     array grad = array::Zero(experts);

@@ -1,7 +1,7 @@
 // Inputs, outputs and options of gate_softmax and its backward, and the checks of their contracts. Formulas: sara/gate_softmax.hpp.
 #pragma once
 
-#include "../core/checks.hpp"
+#include "../core/data_checks.hpp"
 #include "../core/executor.hpp"
 
 namespace sara {
@@ -51,6 +51,12 @@ void check_gate_softmax(const char* function, const gate_softmax_inputs<T>& in, 
   places.input("logits", in.logits);
   places.output("probs", out.probs, std::is_same_v<T, P> ? "logits" : nullptr);
   places.output("log_sum_exp", out.log_sum_exp);
+}
+
+// In a checked build: throws for a row without a softmax. For executors that run on the host.
+template <class T>
+void check_gate_softmax_data(const char* function, const gate_softmax_inputs<T>& in) {
+  for (index_t t = 0; checks_data && t < in.logits.rows(); ++t) data_checks{function}.logits_row(in.logits.row(t), in.logits.columns(), t, 0);
 }
 
 template <class P, class G>

@@ -31,8 +31,7 @@ struct js_divergence_kernel {
       S sum = S::broadcast(0);
       // The tail first: where slopes are accumulated, the lanes it shares with the last full vector must not be written by it twice.
       if (cut.tail) sum = cut.only_fresh(term(in.p.row(r), in.q.row(r), to_p, to_q, cut.tail_at, scale, cut.fresh));
-      const auto all = S::broadcast(-1) < S::broadcast(0);
-      for (index_t e = 0; e < cut.full; e += S::lanes) sum = sum + term(in.p.row(r), in.q.row(r), to_p, to_q, e, scale, all);
+      for (index_t e = 0; e < cut.full; e += S::lanes) sum = sum + term(in.p.row(r), in.q.row(r), to_p, to_q, e, scale, every_lane<S>());
       if (out.divergence.data()) out.divergence[r] = static_cast<A>(sum_of_lanes(sum));
     }
   }
@@ -65,6 +64,7 @@ void js_divergence_into(const cpu_executor& exec, const js_divergence_inputs<T>&
   static_assert(is_kernel_storage<T>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "js_divergence_into";
   check_js_divergence(function, in, out);
+  check_js_divergence_data(function, in);
   const instruction_set isa = checked_instruction_set(function, exec);
   const index_t rows = in.p.rows(), experts = in.p.columns();
   js_divergence_kernel<T> kernel{in, out, options};

@@ -1,7 +1,7 @@
 // Inputs, outputs and options of js_divergence, and the checks of its contract. Formulas: sara/js_divergence.hpp.
 #pragma once
 
-#include "../core/checks.hpp"
+#include "../core/data_checks.hpp"
 #include "../core/executor.hpp"
 
 namespace sara {
@@ -47,6 +47,20 @@ void check_js_divergence(const char* function, const js_divergence_inputs<T>& in
   places.output("divergence", out.divergence);
   places.output("grad_p", out.grad_p);
   places.output("grad_q", out.grad_q);
+}
+
+// In a checked build: throws for a row that holds NaN or a negative number. For executors that run on the host.
+template <class T>
+void check_js_divergence_data(const char* function, const js_divergence_inputs<T>& in) {
+  const auto rows = [&](const char* argument, const matrix_view<const T>& m) {
+    for (index_t r = 0; checks_data && r < m.rows(); ++r)
+      for (index_t e = 0; e < m.columns(); ++e)
+        if (!(load_value(m(r, e)) >= 0))
+          data_checks{function}.bad(std::string(argument) + ": row " + std::to_string(r) + " must not be negative or NaN, but is so for expert " +
+                                    std::to_string(e));
+  };
+  rows("p", in.p);
+  rows("q", in.q);
 }
 
 }  // inline namespace SARA_ABI

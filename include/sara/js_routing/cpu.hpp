@@ -33,22 +33,15 @@ struct js_routing_step_kernel {
     if (cut.tail) store(q + cut.tail_at, tail);
 
     S sum = S::broadcast(0), mean = S::broadcast(0);
-    const auto visit = [&](index_t e, const S& here) __attribute__((always_inline)) {
+    const auto add = [&](index_t e, const S& here, const typename S::mask& fresh) __attribute__((always_inline)) {
       const math::js_term<S> term = math::js(load<S>(anchor + e), here);
+      sum = sum + select(fresh, term.value, S::broadcast(0));
+      mean = mean + select(fresh, term.slope_q * here, S::broadcast(0));
       store(work + e, term.slope_q);
       if (histogram) store(histogram + e, here);
-      return math::js_term<S>{term.value, term.slope_q * here, term.slope_q};
     };
-    if (cut.tail) {
-      const math::js_term<S> term = visit(cut.tail_at, tail);
-      sum = cut.only_fresh(term.value);
-      mean = cut.only_fresh(term.slope_p);
-    }
-    for (index_t e = 0; e < cut.full; e += S::lanes) {
-      const math::js_term<S> term = visit(e, load<S>(q + e));
-      sum = sum + term.value;
-      mean = mean + term.slope_p;
-    }
+    if (cut.tail) add(cut.tail_at, tail, cut.fresh);
+    for (index_t e = 0; e < cut.full; e += S::lanes) add(e, load<S>(q + e), every_lane<S>());
     *divergence = sum_of_lanes(sum);
     const S less = S::broadcast(sum_of_lanes(mean));
     for (index_t e = 0; e < cut.full; e += S::lanes) store(slopes + e, load<S>(work + e) - less);
@@ -138,6 +131,7 @@ void js_routing_into(const cpu_executor& exec, const js_routing_inputs<T>& in, c
   static_assert(is_kernel_storage<T>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "js_routing_into";
   check_js_routing(function, in, out, options);
+  check_js_routing_data(function, in);
   const instruction_set isa = checked_instruction_set(function, exec);
   const index_t layers = in.logits.layers(), sequences = in.sequences.sequences();
   const scratch_memory memory(function, exec, js_routing_workspace_bytes(exec, in, out, options));
@@ -148,10 +142,8 @@ void js_routing_into(const cpu_executor& exec, const js_routing_inputs<T>& in, c
   const auto first_or = [](const vector_view<const A>& v, double otherwise) { return v.given() ? static_cast<double>(v[0]) : otherwise; };
   double all_sequences = 0, all_layers = 0;
   for (index_t s = 0; s < sequences; ++s) {
-    const double local_mass = mine.plan[s].mass;
     if (in.token_mass.given()) mine.plan[s].mass = static_cast<double>(in.token_mass[s]);
     if (out.token_mass.given()) out.token_mass[s] = static_cast<A>(mine.plan[s].mass);
-    (void)local_mass;
     const index_t row = in.anchor_rows.given() ? in.anchor_rows[s] : s;
     const bool counts = mine.plan[s].mass != 0 && row >= 0 && row < in.anchors.rows();
     mine.sequence_weight[s] = !counts ? 0 : in.sequence_weights.given() ? static_cast<double>(in.sequence_weights[s]) : 1;

@@ -45,6 +45,7 @@ void js_routing_into(const eigen_executor&, const js_routing_inputs<T>& in, cons
   using W = eigen::wide<A>;
   using array = eigen::array<W>;
   check_js_routing("js_routing_into", in, out, options);
+  if constexpr (eigen::checks_data_of<A>) check_js_routing_data("js_routing_into", in);
   const index_t layers = in.logits.layers(), tokens = in.logits.rows(), experts = in.logits.columns();
   const auto sequences = eigen::sequences_of(in.sequences, tokens, in.token_weights, in.token_mass);
   const auto count = static_cast<index_t>(sequences.size());
@@ -60,7 +61,7 @@ void js_routing_into(const eigen_executor&, const js_routing_inputs<T>& in, cons
   const W total_sequences = in.total_sequence_weight.given() ? W(in.total_sequence_weight[0]) : sequence_weights.sum();
   const W whole = total_layers * total_sequences;
   const bool has_share = whole != W(0);
-  const W share = has_share ? W(W(options.scale) / whole) : W(0);
+  const W share = has_share ? W(eigen::scalar<W>(options.scale) / whole) : W(0);
   const bool wants_gradient = out.grad_logits.given() && (options.mode == gradient_mode::overwrite || (options.scale != 0 && has_share));
 
   W sum(0);

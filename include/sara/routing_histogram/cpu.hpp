@@ -7,7 +7,6 @@
 namespace sara {
 inline namespace SARA_ABI {
 
-
 // The step of the forward call: a sequence's sums to its outputs.
 template <class T>
 struct routing_histogram_step {
@@ -80,6 +79,7 @@ void routing_histogram_into(const cpu_executor& exec, const routing_histogram_in
   static_assert(is_kernel_storage<T>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "routing_histogram_into";
   check_routing_histogram(function, in, out);
+  check_routing_histogram_data(function, in);
   const instruction_set isa = checked_instruction_set(function, exec);
   const scratch_memory memory(function, exec, routing_histogram_workspace_bytes(exec, in));
   carver carve = memory.carve();
@@ -129,6 +129,7 @@ void routing_histogram_backward_into(const cpu_executor& exec, const routing_his
   static_assert(is_kernel_storage<T>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "routing_histogram_backward_into";
   check_routing_histogram_backward(function, in, out, options);
+  check_routing_histogram_data(function, in);
   const instruction_set isa = checked_instruction_set(function, exec);
   const scratch_memory memory(function, exec, routing_histogram_backward_workspace_bytes(exec, in, out, options));
   if (!out.grad_logits.given() || (options.mode == gradient_mode::accumulate && options.scale == 0)) return;
@@ -178,6 +179,7 @@ void hard_routing_histogram_into(const cpu_executor& exec, const hard_routing_hi
   using A = arithmetic_t<W>;
   constexpr const char* function = "hard_routing_histogram_into";
   check_hard_routing_histogram(function, in, out);
+  check_routing_histogram_data(function, in);
   checked_instruction_set(function, exec);
   const scratch_memory memory(function, exec, hard_routing_histogram_workspace_bytes(exec, in));
   carver carve = memory.carve();
@@ -228,6 +230,7 @@ void hard_routing_histogram_backward_into(const cpu_executor& exec, const hard_r
   using A = arithmetic_t<W>;
   constexpr const char* function = "hard_routing_histogram_backward_into";
   check_hard_routing_histogram_backward(function, in, out);
+  check_routing_histogram_data(function, in);
   checked_instruction_set(function, exec);
   const scratch_memory memory(function, exec, hard_routing_histogram_backward_workspace_bytes(exec, in));
   const bool accumulate = options.mode == gradient_mode::accumulate;

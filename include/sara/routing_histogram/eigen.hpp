@@ -14,6 +14,7 @@ void routing_histogram_into(const eigen_executor&, const routing_histogram_input
   using W = eigen::wide<A>;
   using array = eigen::array<W>;
   check_routing_histogram("routing_histogram_into", in, out);
+  if constexpr (eigen::checks_data_of<A>) check_routing_histogram_data("routing_histogram_into", in);
   const auto sequences = eigen::sequences_of(in.sequences, in.logits.rows(), in.token_weights);
   for (std::size_t s = 0; s < sequences.size() && out.token_mass.given(); ++s) out.token_mass[static_cast<index_t>(s)] = A(sequences[s].mass);
   if (!out.histograms.given() && !out.sums.given()) return;
@@ -38,6 +39,7 @@ void routing_histogram_backward_into(const eigen_executor&, const routing_histog
                                      const routing_histogram_backward_options& options = {}) {
   using W = eigen::wide<arithmetic_t<T>>;
   check_routing_histogram_backward("routing_histogram_backward_into", in, out, options);
+  if constexpr (eigen::checks_data_of<arithmetic_t<T>>) check_routing_histogram_data("routing_histogram_backward_into", in);
   if (!out.grad_logits.given() || (options.mode == gradient_mode::accumulate && options.scale == 0)) return;
 
   const auto sequences = eigen::sequences_of(in.sequences, in.logits.rows(), in.token_weights, in.token_mass);
@@ -48,7 +50,7 @@ void routing_histogram_backward_into(const eigen_executor&, const routing_histog
         eigen::clear_rows_of(out.grad_logits[l], rows, options.mode);
       } else {
         const auto slopes = eigen::load_row(in.grad_histograms[l].row(s), in.logits.columns());
-        eigen::sum_of_softmax_gradient(in.logits[l], rows, in.token_weights, slopes, W(options.scale) / mass, options.mode, out.grad_logits[l]);
+        eigen::sum_of_softmax_gradient(in.logits[l], rows, in.token_weights, slopes, eigen::scalar<W>(options.scale) / mass, options.mode, out.grad_logits[l]);
       }
     }
   }
@@ -62,6 +64,7 @@ void hard_routing_histogram_into(const eigen_executor&, const hard_routing_histo
   using A = arithmetic_t<W>;
   using array = eigen::array<eigen::wide<A>>;
   check_hard_routing_histogram("hard_routing_histogram_into", in, out);
+  if constexpr (eigen::checks_data_of<A>) check_routing_histogram_data("hard_routing_histogram_into", in);
   const auto sequences = eigen::sequences_of(in.sequences, in.indices.rows(), in.token_weights);
   for (std::size_t s = 0; s < sequences.size() && out.token_mass.given(); ++s) out.token_mass[static_cast<index_t>(s)] = A(sequences[s].mass);
 
@@ -99,6 +102,7 @@ void hard_routing_histogram_backward_into(const eigen_executor&, const hard_rout
   using A = arithmetic_t<W>;
   using array = eigen::array<A>;
   check_hard_routing_histogram_backward("hard_routing_histogram_backward_into", in, out);
+  if constexpr (eigen::checks_data_of<A>) check_routing_histogram_data("hard_routing_histogram_backward_into", in);
   const bool accumulate = options.mode == gradient_mode::accumulate;
   if (!out.grad_weights.given() || (accumulate && options.scale == 0)) return;
 
@@ -112,7 +116,7 @@ void hard_routing_histogram_backward_into(const eigen_executor&, const hard_rout
       eigen::clear_rows_of(grad, rows, options.mode);
       if (mass == eigen::wide<A>(0)) continue;
       const array slopes = eigen::load_row(in.grad_histograms[l].row(s), experts);
-      const eigen::wide<A> coefficient = eigen::wide<A>(options.scale) / mass;
+      const eigen::wide<A> coefficient = eigen::scalar<eigen::wide<A>>(options.scale) / mass;
       eigen::visit_tokens(rows, in.token_weights, [&](index_t t, const eigen::wide<A>& token_weight) {
         for (index_t i = 0; i < k; ++i) {
           const auto e = static_cast<index_t>(indices(t, i));

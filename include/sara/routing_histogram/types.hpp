@@ -2,7 +2,7 @@
 // Formulas: sara/routing_histogram.hpp.
 #pragma once
 
-#include "../core/checks.hpp"
+#include "../core/data_checks.hpp"
 #include "../core/executor.hpp"
 
 namespace sara {
@@ -98,6 +98,20 @@ void check_routing_histogram(const char* function, const routing_histogram_input
   places.output("histograms", out.histograms);
   places.output("sums", out.sums);
   places.output("token_mass", out.token_mass);
+}
+
+// In a checked build: throws unless offsets, weights and logits make sense. For executors that run on the host, forward and backward.
+template <class Inputs>
+void check_routing_histogram_data(const char* function, const Inputs& in) {
+  const data_checks check{function};
+  check.weights("token_weights", in.token_weights);
+  if constexpr (requires { in.token_mass; }) check.weights("token_mass", in.token_mass);
+  if constexpr (requires { in.logits; }) {
+    check.offsets(in.sequences, in.logits.rows());
+    check.logits(in.logits, in.sequences, in.token_weights, [](index_t, index_t) { return true; });
+  } else {
+    check.offsets(in.sequences, in.indices.rows());
+  }
 }
 
 template <class T, class G>

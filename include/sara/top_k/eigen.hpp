@@ -47,7 +47,7 @@ void top_k_into(const eigen_executor&, const top_k_inputs<T, V>& in, const top_k
       else
         weights /= sum;
     }
-    eigen::store_row<A>((weights * U(options.scale)).template cast<A>(), gradient_mode::overwrite, out.weights.row(t));
+    eigen::store_row<A>((weights * eigen::scalar<U>(options.scale)).template cast<A>(), gradient_mode::overwrite, out.weights.row(t));
   }
 }
 
@@ -79,7 +79,7 @@ void top_k_backward_into(const eigen_executor&, const top_k_backward_inputs<V, I
       else
         grad = array((grad - (grad * values).sum() / sum) / sum);
     }
-    grad *= A(options.scale);
+    grad *= eigen::scalar<A>(options.scale);
 
     array of_experts = array::Zero(experts);   // a slot after the other: a row may list an expert twice
     std::vector<bool> chosen(static_cast<std::size_t>(experts), options.mode == gradient_mode::overwrite);
