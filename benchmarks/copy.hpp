@@ -80,7 +80,10 @@ class copy_buffers {
   void run(copy_kind kind, int threads) const {
     char* const to = data_.get() + half_;
     if (threads == 1) return copy(kind, to, data_.get(), half_);
-    auto task = [&](int worker) { copy(kind, to + worker * (half_ / 2), data_.get() + worker * (half_ / 2), half_ / 2); };
+    auto task = [&](int worker) {
+      const std::size_t begin = worker ? half_ / 2 : 0;
+      copy(kind, to + begin, data_.get() + begin, half_ / 2);
+    };
     two_threads()(2, sara::worker_task(task));
   }
 
@@ -111,4 +114,4 @@ inline double copy_bandwidth(std::size_t bytes, int threads) {
   return best;
 }
 
-}  // namespace benchmarks
+}   // namespace benchmarks

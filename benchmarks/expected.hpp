@@ -17,7 +17,7 @@ using sara::index_t;
 struct routing_shape {
   index_t layers, sequences, length, experts;
 
-  index_t tokens() const { return sequences * length; }              // of a layer
+  index_t tokens() const { return sequences * length; }   // of a layer
   index_t elements() const { return layers * tokens() * experts; }
   auto operator<=>(const routing_shape&) const = default;
 };
@@ -28,8 +28,7 @@ inline std::string text(const routing_shape& s) {
   return s.layers == 1 ? one : std::to_string(s.layers) + "x" + one;
 }
 
-template <class T>
-std::vector<double> as_double(const std::vector<T>& values) {
+template <class T> std::vector<double> as_double(const std::vector<T>& values) {
   std::vector<double> out(values.size());
   std::transform(values.begin(), values.end(), out.begin(), [](const T& x) { return static_cast<double>(sara::load_value(x)); });
   return out;
@@ -50,8 +49,7 @@ oracle::result<double> expect_routing(const routing_shape& shape, const std::vec
   return oracle::solve<double>(p, p.logits);
 }
 
-template <class T>
-std::vector<double> expect_softmax(const std::vector<T>& logits, index_t experts) {
+template <class T> std::vector<double> expect_softmax(const std::vector<T>& logits, index_t experts) {
   const std::vector<double> z = as_double(logits);
   std::vector<double> probs;
   probs.reserve(z.size());
@@ -75,8 +73,7 @@ std::vector<double> expect_softmax_backward(const std::vector<P>& probs, const s
 }
 
 // The largest difference relative to the largest entry expected; infinite where something is not a number.
-template <class Got>
-double largest_error(const Got* got, const std::vector<double>& want) {
+template <class Got> double largest_error(const Got* got, const std::vector<double>& want) {
   double worst = 0, size = 0;
   for (std::size_t i = 0; i < want.size(); ++i) {
     const double difference = std::fabs(static_cast<double>(sara::load_value(got[i])) - want[i]);
@@ -85,9 +82,8 @@ double largest_error(const Got* got, const std::vector<double>& want) {
   }
   return size > 0 ? worst / size : worst;
 }
-template <class Got>
-double largest_error(const std::vector<Got>& got, const std::vector<double>& want) {
+template <class Got> double largest_error(const std::vector<Got>& got, const std::vector<double>& want) {
   return got.size() == want.size() ? largest_error(got.data(), want) : INFINITY;
 }
 
-}  // namespace benchmarks
+}   // namespace benchmarks

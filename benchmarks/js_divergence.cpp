@@ -17,8 +17,7 @@ struct shape {
 
 constexpr const char* side_names[] = {"value", "one slope", "both slopes"};
 
-template <class Executor>
-void time_one(benchmark::State& state, const Executor& exec, int threads, shape s, int sides) {
+template <class Executor> void time_one(benchmark::State& state, const Executor& exec, int threads, shape s, int sides) {
   const auto p = random_distributions(s.rows, s.experts, 1), q = random_distributions(s.rows, s.experts, 2);
   std::vector<float> divergence(static_cast<std::size_t>(s.rows)), grad_p(p.size()), grad_q(p.size());
   sara::js_divergence_outputs<float> out{.divergence = divergence};
@@ -56,8 +55,8 @@ void add_all(shape s, int sides, const std::vector<cpu_case>& cases) {
   add(head + "eigen", [=](benchmark::State& state) { time_one(state, sara::eigen_executor{}, 1, s, sides); });
 }
 
-}  // namespace
-}  // namespace benchmarks
+}   // namespace
+}   // namespace benchmarks
 
 int main(int argc, char** argv) {
   using namespace benchmarks;

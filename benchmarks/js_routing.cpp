@@ -20,10 +20,11 @@ enum class kind { overwrite, accumulate, value };
 constexpr const char* kind_names[] = {"overwrite", "accumulate", "value"};
 
 template <class T, class G>
-constexpr const char* storage_name = std::is_same_v<T, float> ? "fp32" : std::is_same_v<G, float> ? "bf16-fp32" : "bf16";
+constexpr const char* storage_name = std::is_same_v<T, float>   ? "fp32"
+                                     : std::is_same_v<G, float> ? "bf16-fp32"
+                                                                : "bf16";
 
-template <class T>
-struct problem {
+template <class T> struct problem {
   explicit problem(const routing_shape& s)
       : shape(s),
         logits(random_logits<T>(s.elements(), 1)),
@@ -43,8 +44,7 @@ struct problem {
 };
 
 // Made when it is first timed, and kept for the other executors.
-template <class T>
-const problem<T>& problem_of(const routing_shape& shape) {
+template <class T> const problem<T>& problem_of(const routing_shape& shape) {
   static std::map<routing_shape, problem<T>> known;
   return known.try_emplace(shape, shape).first->second;
 }
@@ -86,7 +86,8 @@ void time_one(benchmark::State& state, const Executor& exec, int threads, const 
 
   sara::js_routing_outputs<T, G> out{.loss = loss};
   if (what != kind::value) out.grad_logits = sara::layers_view<G>(gradient.data(), shape.layers, shape.tokens(), shape.experts);
-  const sara::js_routing_options options{.mode = what == kind::accumulate ? sara::gradient_mode::accumulate : sara::gradient_mode::overwrite};
+  const sara::js_routing_options options{.mode =
+                                             what == kind::accumulate ? sara::gradient_mode::accumulate : sara::gradient_mode::overwrite};
 
   const double elements = static_cast<double>(shape.elements());
   const double bytes = sizeof(T) + (what == kind::value ? 0.0 : what == kind::accumulate ? 2.0 * sizeof(G) : 1.0 * sizeof(G));
@@ -104,19 +105,18 @@ void time_one(benchmark::State& state, const Executor& exec, int threads, const 
       });
 }
 
-template <class T, class G>
-void add_cpu(const routing_shape& shape, kind what, const cpu_case& c) {
+template <class T, class G> void add_cpu(const routing_shape& shape, kind what, const cpu_case& c) {
   add(std::string("js_routing/") + storage_name<T, G> + "/" + text(shape) + "/" + kind_names[static_cast<int>(what)] + "/" + text(c),
       [=](benchmark::State& state) {
         time_one<T, G>(state, c.executor(), c.count(), shape, what);
         if constexpr (std::is_same_v<T, float>)
-          if (shape.length <= 256)   // beside the call, where the step is no longer small
-            state.counters["step us"] = 1e6 * seconds_of_step(c.executor(), problem_of<float>(shape));
+          if (shape.length <= 256)   // where the step on [experts] is no longer small
+            state.counters["step %"] = benchmark::Counter(100 * seconds_of_step(c.executor(), problem_of<float>(shape)),
+                                                          benchmark::Counter::kIsIterationInvariantRate);
       });
 }
 
-template <class T, class G>
-void add_eigen(const routing_shape& shape, kind what) {
+template <class T, class G> void add_eigen(const routing_shape& shape, kind what) {
   add(std::string("js_routing/") + storage_name<T, G> + "/" + text(shape) + "/" + kind_names[static_cast<int>(what)] + "/eigen",
       [=](benchmark::State& state) { time_one<T, G>(state, sara::eigen_executor{}, 1, shape, what); });
 }
@@ -155,16 +155,18 @@ void add_all() {
     add_cpu<sara::bf16, sara::bf16>({1, 8, 1024, experts}, kind::overwrite, {});
   }
 
-  // Short sequences, one thread: `step us` is js_divergence on as many rows.
+  // Short sequences, on one thread.
   for (const index_t experts : {128, 256})
-    for (const index_t length : {32, 256}) add_cpu<float, float>({1, 8192 / length, length, experts}, kind::overwrite, {.threads = threading::one});
+    for (const index_t length : {32, 256})
+      add_cpu<float, float>({1, 8192 / length, length, experts}, kind::overwrite, {.threads = threading::one});
 
   // One sequence on two threads.
-  for (const auto threads : {threading::one, threading::pool}) add_cpu<float, float>({1, 1, 8192, 128}, kind::overwrite, {.threads = threads});
+  for (const auto threads : {threading::one, threading::pool})
+    add_cpu<float, float>({1, 1, 8192, 128}, kind::overwrite, {.threads = threads});
 }
 
-}  // namespace
-}  // namespace benchmarks
+}   // namespace
+}   // namespace benchmarks
 
 int main(int argc, char** argv) {
   benchmarks::add_all();

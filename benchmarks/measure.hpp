@@ -46,17 +46,16 @@ inline std::vector<cpu_case> every_cpu_case() {
 
 // What one call does.
 struct work {
-  double elements = 0;      // of the largest array
-  double bytes = 0;         // that it must move: each input read once, each output written once (accumulate: read as well)
-  double tolerance = 0;     // of the error
+  double elements = 0;    // of the largest array
+  double bytes = 0;       // that it must move: each input read once, each output written once (accumulate: read as well)
+  double tolerance = 0;   // of the error
   int threads = 1;
 };
 
 inline bool all_right = true;   // no benchmark of this run was found to compute something wrong
 
 // Calls once, checks `error()` against the oracle, then times. A result that is wrong is reported and not timed.
-template <class Call, class Error>
-void measure(benchmark::State& state, const work& w, Call&& call, Error&& error) {
+template <class Call, class Error> void measure(benchmark::State& state, const work& w, Call&& call, Error&& error) {
   call();
   const double found = error();
   if (!(found <= w.tolerance)) {
@@ -152,8 +151,10 @@ inline int run(int argc, char** argv) {
   bool markdown = false;
   int kept = 1;
   for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--markdown") == 0) markdown = true;
-    else argv[kept++] = argv[i];
+    if (std::strcmp(argv[i], "--markdown") == 0)
+      markdown = true;
+    else
+      argv[kept++] = argv[i];
   }
   benchmark::Initialize(&kept, argv);
   if (benchmark::ReportUnrecognizedArguments(kept, argv)) return 1;
@@ -162,4 +163,4 @@ inline int run(int argc, char** argv) {
   return count > 0 && all_right ? 0 : 1;
 }
 
-}  // namespace benchmarks
+}   // namespace benchmarks

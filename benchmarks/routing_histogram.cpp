@@ -18,16 +18,15 @@ constexpr index_t k = 8;   // of the hard histograms
 std::size_t size_of(index_t i) { return static_cast<std::size_t>(i); }
 
 // The histograms of random_logits<T>(.., 1), kept for the other executors.
-template <class T>
-const std::vector<double>& expect_histograms(const routing_shape& s) {
+template <class T> const std::vector<double>& expect_histograms(const routing_shape& s) {
   static std::map<routing_shape, std::vector<double>> known;
   auto& want = known[s];
-  if (want.empty()) want = expect_routing(s, random_logits<T>(s.elements(), 1), random_distributions(s.layers * s.sequences, s.experts, 2)).histograms;
+  if (want.empty())
+    want = expect_routing(s, random_logits<T>(s.elements(), 1), random_distributions(s.layers * s.sequences, s.experts, 2)).histograms;
   return want;
 }
 
-template <class T, class Executor>
-void time_soft(benchmark::State& state, const Executor& exec, int threads, const routing_shape& s) {
+template <class T, class Executor> void time_soft(benchmark::State& state, const Executor& exec, int threads, const routing_shape& s) {
   const auto logits = random_logits<T>(s.elements(), 1);
   std::vector<float> histograms(size_of(s.layers * s.sequences * s.experts), -1.0f);
   const double elements = static_cast<double>(logits.size());
@@ -82,8 +81,7 @@ std::vector<std::int32_t> random_choices(const routing_shape& s) {
   return indices;
 }
 
-template <class Executor>
-void time_hard(benchmark::State& state, const Executor& exec, int threads, const routing_shape& s) {
+template <class Executor> void time_hard(benchmark::State& state, const Executor& exec, int threads, const routing_shape& s) {
   const auto indices = random_choices(s);
   const auto weights = random_distributions(s.layers * s.tokens(), k, 2);
   std::vector<float> histograms(size_of(s.layers * s.sequences * s.experts), -1.0f);
@@ -91,24 +89,24 @@ void time_hard(benchmark::State& state, const Executor& exec, int threads, const
   measure(
       state, {slots, slots * 8, 4e-6, threads},
       [&] {
-        sara::hard_routing_histogram_into(
-            exec,
-            sara::hard_routing_histogram_inputs<float>{.indices = sara::layers_view<const std::int32_t>(indices.data(), s.layers, s.tokens(), k),
-                                                       .experts = s.experts,
-                                                       .sequences = sara::sequences_view::uniform(s.sequences, s.length),
-                                                       .weights = sara::layers_view<const float>(weights.data(), s.layers, s.tokens(), k)},
-            {.histograms = sara::layers_view<float>(histograms.data(), s.layers, s.sequences, s.experts)});
+        sara::hard_routing_histogram_into(exec,
+                                          sara::hard_routing_histogram_inputs<float>{
+                                              .indices = sara::layers_view<const std::int32_t>(indices.data(), s.layers, s.tokens(), k),
+                                              .experts = s.experts,
+                                              .sequences = sara::sequences_view::uniform(s.sequences, s.length),
+                                              .weights = sara::layers_view<const float>(weights.data(), s.layers, s.tokens(), k)},
+                                          {.histograms = sara::layers_view<float>(histograms.data(), s.layers, s.sequences, s.experts)});
       },
       [&] {
         std::vector<double> want(histograms.size(), 0.0);
         for (std::size_t i = 0; i < indices.size(); ++i)
-          want[i / size_of(k * s.length) * size_of(s.experts) + size_of(indices[i])] += static_cast<double>(weights[i]) / static_cast<double>(s.length);
+          want[i / size_of(k * s.length) * size_of(s.experts) + size_of(indices[i])] +=
+              static_cast<double>(weights[i]) / static_cast<double>(s.length);
         return largest_error(histograms, want);
       });
 }
 
-template <class Executor>
-void time_hard_backward(benchmark::State& state, const Executor& exec, int threads, const routing_shape& s) {
+template <class Executor> void time_hard_backward(benchmark::State& state, const Executor& exec, int threads, const routing_shape& s) {
   const auto indices = random_choices(s);
   const auto slopes = random_logits<float>(s.layers * s.sequences * s.experts, 2);
   std::vector<float> gradient(indices.size(), -1.0f);
@@ -127,20 +125,22 @@ void time_hard_backward(benchmark::State& state, const Executor& exec, int threa
       [&] {
         std::vector<double> want(indices.size());
         for (std::size_t i = 0; i < indices.size(); ++i)
-          want[i] = static_cast<double>(slopes[i / size_of(k * s.length) * size_of(s.experts) + size_of(indices[i])]) / static_cast<double>(s.length);
+          want[i] = static_cast<double>(slopes[i / size_of(k * s.length) * size_of(s.experts) + size_of(indices[i])]) /
+                    static_cast<double>(s.length);
         return largest_error(gradient, want);
       });
 }
 
-template <class T>
-void add_soft(const routing_shape& s, const std::vector<cpu_case>& cases) {
+template <class T> void add_soft(const routing_shape& s, const std::vector<cpu_case>& cases) {
   const std::string tail = std::string(std::is_same_v<T, float> ? "/fp32/" : "/bf16/") + text(s) + "/";
   for (const cpu_case& c : cases)
     add("routing_histogram" + tail + text(c), [=](benchmark::State& state) { time_soft<T>(state, c.executor(), c.count(), s); });
   add("routing_histogram" + tail + "eigen", [=](benchmark::State& state) { time_soft<T>(state, sara::eigen_executor{}, 1, s); });
   for (const cpu_case& c : cases)
-    add("routing_histogram_backward" + tail + text(c), [=](benchmark::State& state) { time_soft_backward<T>(state, c.executor(), c.count(), s); });
-  add("routing_histogram_backward" + tail + "eigen", [=](benchmark::State& state) { time_soft_backward<T>(state, sara::eigen_executor{}, 1, s); });
+    add("routing_histogram_backward" + tail + text(c),
+        [=](benchmark::State& state) { time_soft_backward<T>(state, c.executor(), c.count(), s); });
+  add("routing_histogram_backward" + tail + "eigen",
+      [=](benchmark::State& state) { time_soft_backward<T>(state, sara::eigen_executor{}, 1, s); });
 }
 
 void add_hard(const routing_shape& s, const std::vector<cpu_case>& cases) {
@@ -149,12 +149,14 @@ void add_hard(const routing_shape& s, const std::vector<cpu_case>& cases) {
     add("hard_routing_histogram" + tail + text(c), [=](benchmark::State& state) { time_hard(state, c.executor(), c.count(), s); });
   add("hard_routing_histogram" + tail + "eigen", [=](benchmark::State& state) { time_hard(state, sara::eigen_executor{}, 1, s); });
   for (const cpu_case& c : cases)
-    add("hard_routing_histogram_backward" + tail + text(c), [=](benchmark::State& state) { time_hard_backward(state, c.executor(), c.count(), s); });
-  add("hard_routing_histogram_backward" + tail + "eigen", [=](benchmark::State& state) { time_hard_backward(state, sara::eigen_executor{}, 1, s); });
+    add("hard_routing_histogram_backward" + tail + text(c),
+        [=](benchmark::State& state) { time_hard_backward(state, c.executor(), c.count(), s); });
+  add("hard_routing_histogram_backward" + tail + "eigen",
+      [=](benchmark::State& state) { time_hard_backward(state, sara::eigen_executor{}, 1, s); });
 }
 
-}  // namespace
-}  // namespace benchmarks
+}   // namespace
+}   // namespace benchmarks
 
 int main(int argc, char** argv) {
   using namespace benchmarks;

@@ -94,7 +94,7 @@ record() {   # NAME command...: standard output to $parts/NAME
   echo "benchmarks/run.sh: $name"
   "$@" >"$parts/$name" || failed+=("$name")
 }
-[[ ! -x $build/benchmarks/race ]] || record race $build/benchmarks/race "${race[@]}"
+[[ ! -x $build/benchmarks/benchmark_race ]] || record race $build/benchmarks/benchmark_race "${race[@]}"
 programs=(js_routing gate_softmax top_k routing_histogram js_divergence)
 for name in "${programs[@]}"; do record "$name" $build/benchmarks/benchmark_"$name" --markdown "${measure[@]}"; done
 
@@ -190,7 +190,7 @@ END
   done
   cat <<'END'
 
-`step us`: js_divergence on as many rows, which is the step on [experts] that the fused call takes between its two sweeps.
+`step %`: what js_divergence takes on as many rows, which is the step on [experts] between the two sweeps, by what the fused call takes.
 END
 } >"$parts/RESULTS.md"
 mkdir -p "$(dirname "$output")"

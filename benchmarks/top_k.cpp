@@ -17,8 +17,7 @@ struct shape {
 
 std::string text(shape s) { return std::to_string(s.tokens) + "x" + std::to_string(s.experts) + "/k:" + std::to_string(s.k); }
 
-template <class T, class Executor>
-void time_forward(benchmark::State& state, const Executor& exec, int threads, shape s) {
+template <class T, class Executor> void time_forward(benchmark::State& state, const Executor& exec, int threads, shape s) {
   const auto scores = random_logits<T>(s.tokens * s.experts, 1);
   std::vector<std::int32_t> indices(static_cast<std::size_t>(s.tokens * s.k), -1);
   std::vector<float> weights(indices.size(), -1.0f);
@@ -26,8 +25,9 @@ void time_forward(benchmark::State& state, const Executor& exec, int threads, sh
   measure(
       state, {static_cast<double>(scores.size()), bytes, 0.0, threads},   // a choice is right or wrong
       [&] {
-        sara::top_k_into(exec, sara::top_k_inputs<T>{.scores = sara::matrix_view{scores.data(), s.tokens, s.experts}},
-                         {.indices = sara::matrix_view{indices.data(), s.tokens, s.k}, .weights = sara::matrix_view{weights.data(), s.tokens, s.k}});
+        sara::top_k_into(
+            exec, sara::top_k_inputs<T>{.scores = sara::matrix_view{scores.data(), s.tokens, s.experts}},
+            {.indices = sara::matrix_view{indices.data(), s.tokens, s.k}, .weights = sara::matrix_view{weights.data(), s.tokens, s.k}});
       },
       [&] {
         const auto z = as_double(scores);
@@ -43,19 +43,19 @@ void time_forward(benchmark::State& state, const Executor& exec, int threads, sh
         }
         return wrong;
       });
-  state.counters["us/token"] =
-      benchmark::Counter(static_cast<double>(s.tokens) * 1e-6,
-                         static_cast<benchmark::Counter::Flags>(benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert));
+  state.counters["us/token"] = benchmark::Counter(
+      static_cast<double>(s.tokens) * 1e-6,
+      static_cast<benchmark::Counter::Flags>(benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert));
 }
 
-template <class Executor>
-void time_backward(benchmark::State& state, const Executor& exec, int threads, shape s) {
+template <class Executor> void time_backward(benchmark::State& state, const Executor& exec, int threads, shape s) {
   const auto scores = random_logits<float>(s.tokens * s.experts, 1), grad_weights = random_logits<float>(s.tokens * s.k, 2);
   const auto z = as_double(scores);
   std::vector<std::int32_t> indices;
   std::vector<double> want(scores.size(), 0.0);
   for (index_t t = 0; t < s.tokens; ++t)
-    for (const auto e : oracle::top_k(&z[static_cast<std::size_t>(t * s.experts)], static_cast<std::size_t>(s.experts), static_cast<std::size_t>(s.k))) {
+    for (const auto e :
+         oracle::top_k(&z[static_cast<std::size_t>(t * s.experts)], static_cast<std::size_t>(s.experts), static_cast<std::size_t>(s.k))) {
       want[static_cast<std::size_t>(t * s.experts + e)] = static_cast<double>(grad_weights[indices.size()]);
       indices.push_back(static_cast<std::int32_t>(e));
     }
@@ -72,8 +72,7 @@ void time_backward(benchmark::State& state, const Executor& exec, int threads, s
       [&] { return largest_error(grad_values, want); });
 }
 
-template <class T>
-void add_forward(shape s, const std::vector<cpu_case>& cases, const char* storage) {
+template <class T> void add_forward(shape s, const std::vector<cpu_case>& cases, const char* storage) {
   const std::string head = std::string("top_k/") + storage + "/" + text(s) + "/";
   for (const cpu_case& c : cases) add(head + text(c), [=](benchmark::State& state) { time_forward<T>(state, c.executor(), c.count(), s); });
   add(head + "eigen", [=](benchmark::State& state) { time_forward<T>(state, sara::eigen_executor{}, 1, s); });
@@ -85,8 +84,8 @@ void add_backward(shape s, const std::vector<cpu_case>& cases) {
   add(head + "eigen", [=](benchmark::State& state) { time_backward(state, sara::eigen_executor{}, 1, s); });
 }
 
-}  // namespace
-}  // namespace benchmarks
+}   // namespace
+}   // namespace benchmarks
 
 int main(int argc, char** argv) {
   using namespace benchmarks;

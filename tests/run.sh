@@ -43,11 +43,13 @@ case $preset in
 esac
 [[ $jobs =~ ^[1-9][0-9]*$ ]] || refuse "--jobs must be a whole number of at least 1, but is '$jobs'"
 
+missing=()
 compiler=${CXX:-c++}
-[[ $build == clang ]] && compiler=clang++
+[[ $build == clang || $build == asan ]] && compiler=clang++
+# Debian keeps Clang's sanitizers in a package that it only recommends.
+if [[ $build == asan ]] && ! echo 'int main() {}' | clang++ -x c++ - -fsanitize=address -o /dev/null 2>/dev/null; then missing+=(libclang-rt-dev); fi
 has_header() { command -v "$compiler" >/dev/null && "$compiler" -x c++ -std=c++20 -I /usr/include/eigen3 -E -include "$1" /dev/null >/dev/null 2>&1; }
 
-missing=()
 command -v cmake >/dev/null || missing+=(cmake)
 command -v ninja >/dev/null || missing+=(ninja-build)
 if ! command -v "$compiler" >/dev/null; then

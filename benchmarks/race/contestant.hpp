@@ -52,4 +52,4 @@ std::vector<contestant> onednn_contestants(const routing_problem& problem);
 std::string libtorch_version();
 std::string onednn_version();
 
-}  // namespace race
+}   // namespace race

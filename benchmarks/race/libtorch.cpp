@@ -27,8 +27,8 @@ contestant eager(const routing_problem& p) {
     at::Tensor logits, anchors, loss;
   };
   const routing_shape& s = p.shape;
-  const auto t = std::make_shared<tensors>(tensors{tensor_of(p.logits, {s.sequences, s.length, s.experts}).requires_grad_(true),
-                                                   tensor_of(p.anchors, {s.sequences, s.experts}), {}});
+  const auto t = std::make_shared<tensors>(tensors{
+      tensor_of(p.logits, {s.sequences, s.length, s.experts}).requires_grad_(true), tensor_of(p.anchors, {s.sequences, s.experts}), {}});
   return {"libtorch eager + autograd, forward and backward",
           [t] {
             t->logits.mutable_grad() = at::Tensor();
@@ -93,7 +93,7 @@ contestant in_kept_memory(const routing_problem& p) {
           [t, &p] { return errors_of(t->loss, t->gradient, p); }};
 }
 
-}  // namespace
+}   // namespace
 
 std::vector<contestant> libtorch_contestants(const routing_problem& p) {
   at::set_num_threads(2);
@@ -111,9 +111,11 @@ std::vector<contestant> libtorch_contestants(const top_k_problem& p) {
              const at::NoGradGuard no_autograd;
              std::tie(t->values, t->indices) = at::topk(t->scores, p.k, -1, true, true);
            },
-           [t, &p] { return errors{largest_error(t->values.contiguous().data_ptr<float>(), p.want), -1}; }}};
+           [t, &p] {
+             return errors{largest_error(t->values.contiguous().data_ptr<float>(), p.want), -1};
+           }}};
 }
 
 std::string libtorch_version() { return "libtorch " TORCH_VERSION " (" + std::to_string(at::get_num_threads()) + " threads)"; }
 
-}  // namespace race
+}   // namespace race

@@ -26,7 +26,7 @@ struct softmax {
   memory view(const std::vector<float>& values) const { return memory(rows, engine, const_cast<float*>(values.data())); }
 };
 
-}  // namespace
+}   // namespace
 
 std::vector<contestant> onednn_contestants(const routing_problem& p) {
   omp_set_num_threads(2);
@@ -39,7 +39,9 @@ std::vector<contestant> onednn_contestants(const routing_problem& p) {
                    primitive.execute(f->stream, {{DNNL_ARG_SRC, from}, {DNNL_ARG_DST, to}});
                    f->stream.wait();
                  },
-                 [f, &p] { return errors{largest_error(f->probs, p.want_probs), -1}; }});
+                 [f, &p] {
+                   return errors{largest_error(f->probs, p.want_probs), -1};
+                 }});
 
   const auto b = std::make_shared<softmax>(p);
   b->probs.assign(p.want_probs.begin(), p.want_probs.end());
@@ -51,7 +53,9 @@ std::vector<contestant> onednn_contestants(const routing_problem& p) {
                    primitive.execute(b->stream, {{DNNL_ARG_DST, probs}, {DNNL_ARG_DIFF_DST, grad_probs}, {DNNL_ARG_DIFF_SRC, to}});
                    b->stream.wait();
                  },
-                 [b, &p] { return errors{-1, largest_error(b->gradient, p.want_softmax_gradient)}; }});
+                 [b, &p] {
+                   return errors{-1, largest_error(b->gradient, p.want_softmax_gradient)};
+                 }});
   return all;
 }
 
@@ -61,4 +65,4 @@ std::string onednn_version() {
          std::to_string(omp_get_max_threads()) + " threads)";
 }
 
-}  // namespace race
+}   // namespace race

@@ -14,8 +14,7 @@ namespace {
 using benchmarks::largest_error;
 
 // `exec` lives as long as what it makes.
-template <class Executor>
-contestant fused_loss(const std::string& name, const Executor& exec, const routing_problem& p) {
+template <class Executor> contestant fused_loss(const std::string& name, const Executor& exec, const routing_problem& p) {
   struct results {
     std::vector<float> loss, gradient;
   };
@@ -29,7 +28,9 @@ contestant fused_loss(const std::string& name, const Executor& exec, const routi
                                                                  .anchors = sara::matrix_view{p.anchors.data(), s.sequences, s.experts}},
                                   {.loss = r->loss, .grad_logits = sara::matrix_view{r->gradient.data(), s.tokens(), s.experts}});
           },
-          [=, &p] { return errors{largest_error(r->loss, {p.want.loss}), largest_error(r->gradient, p.want.grad)}; }};
+          [=, &p] {
+            return errors{largest_error(r->loss, {p.want.loss}), largest_error(r->gradient, p.want.grad)};
+          }};
 }
 
 sara::cpu_executor pooled() {
@@ -38,7 +39,7 @@ sara::cpu_executor pooled() {
   return exec;
 }
 
-}  // namespace
+}   // namespace
 
 std::vector<contestant> sara_contestants(const routing_problem& p) {
   const routing_shape s = p.shape;
@@ -55,7 +56,9 @@ std::vector<contestant> sara_contestants(const routing_problem& p) {
                        exec, sara::gate_softmax_inputs<float>{.logits = sara::matrix_view{p.logits.data(), s.tokens(), s.experts}},
                        {.probs = sara::matrix_view{probs->data(), s.tokens(), s.experts}});
                  },
-                 [=, &p] { return errors{largest_error(*probs, p.want_probs), -1}; }});
+                 [=, &p] {
+                   return errors{largest_error(*probs, p.want_probs), -1};
+                 }});
 
   const auto given = std::make_shared<std::vector<float>>(p.want_probs.begin(), p.want_probs.end());
   const auto gradient = std::make_shared<std::vector<float>>(p.logits.size(), 1.0f);
@@ -67,7 +70,9 @@ std::vector<contestant> sara_contestants(const routing_problem& p) {
                                                         .grad_probs = sara::matrix_view{p.grad_probs.data(), s.tokens(), s.experts}},
                                                     {.grad_logits = sara::matrix_view{gradient->data(), s.tokens(), s.experts}});
                  },
-                 [=, &p] { return errors{-1, largest_error(*gradient, p.want_softmax_gradient)}; }});
+                 [=, &p] {
+                   return errors{-1, largest_error(*gradient, p.want_softmax_gradient)};
+                 }});
   return all;
 }
 
@@ -81,17 +86,17 @@ std::vector<contestant> sara_contestants(const top_k_problem& p) {
   const sara::cpu_executor exec = pooled();
   return {{"sara, top-k",
            [=, &p] {
-             sara::top_k_into(
-                 exec, sara::top_k_inputs<float>{.scores = sara::matrix_view{p.scores.data(), p.tokens, p.experts}},
-                 {.indices = sara::matrix_view{r->indices.data(), p.tokens, p.k}, .weights = sara::matrix_view{r->weights.data(), p.tokens, p.k}});
+             sara::top_k_into(exec, sara::top_k_inputs<float>{.scores = sara::matrix_view{p.scores.data(), p.tokens, p.experts}},
+                              {.indices = sara::matrix_view{r->indices.data(), p.tokens, p.k},
+                               .weights = sara::matrix_view{r->weights.data(), p.tokens, p.k}});
            },
            [=, &p] {
              for (std::size_t i = 0; i < size; ++i)   // an index that is not its weight's is no result
-               if (p.scores[i / static_cast<std::size_t>(p.k) * static_cast<std::size_t>(p.experts) + static_cast<std::size_t>(r->indices[i])] !=
-                   r->weights[i])
+               if (p.scores[i / static_cast<std::size_t>(p.k) * static_cast<std::size_t>(p.experts) +
+                            static_cast<std::size_t>(r->indices[i])] != r->weights[i])
                  return errors{INFINITY, -1};
              return errors{largest_error(r->weights, p.want), -1};
            }}};
 }
 
-}  // namespace race
+}   // namespace race

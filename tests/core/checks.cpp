@@ -23,8 +23,7 @@ bool share_a_byte(const footprint& a, const footprint& b) {
   return false;
 }
 
-template <class F>
-std::string sentence(F&& f) {
+template <class F> std::string sentence(F&& f) {
   try {
     f();
   } catch (const sara::invalid_argument& e) {
@@ -33,7 +32,7 @@ std::string sentence(F&& f) {
   return "";
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("checks: rows of one stride overlap exactly where they share a byte", "[core]") {
   std::mt19937 bits(11);
@@ -41,7 +40,8 @@ TEST_CASE("checks: rows of one stride overlap exactly where they share a byte", 
   for (int round = 0; round < 20000; ++round) {
     const index_t stride = 4 + static_cast<index_t>(bits() % 12);
     const auto random = [&] {
-      return footprint{memory + 512 + bits() % 64, 2 + static_cast<index_t>(bits() % 4), 1 + static_cast<index_t>(bits() % static_cast<unsigned>(stride)), stride};
+      return footprint{memory + 512 + bits() % 64, 2 + static_cast<index_t>(bits() % 4),
+                       1 + static_cast<index_t>(bits() % static_cast<unsigned>(stride)), stride};
     };
     const footprint a = random(), b = random();
     const bool want = share_a_byte(a, b);
@@ -112,24 +112,31 @@ TEST_CASE("checks: sentences name the argument, the expected and the actual shap
   const sara::call_checks check{"call"};
   std::vector<float> v(64);
   CHECK(sentence([&] { check.required("logits", matrix_view<float>{}); }) == "sara::call: logits is required, but was not given");
-  CHECK(sentence([&] { check.shape("weights", vector_view<float>{v.data(), 3}, "[tokens]", 4); }) ==
-        "sara::call: weights must have shape [tokens] = [4], but has [3]");
-  CHECK(sentence([&] { check.shape("probs", matrix_view<float>{v.data(), 3, 5}, "[tokens, experts]", 4, 5); }) ==
-        "sara::call: probs must have shape [tokens, experts] = [4, 5], but has [3, 5]");
-  CHECK(sentence([&] { check.shape("logits", layers_view<float>{v.data(), 2, 3, 5}, "[layers, tokens, experts]", 2, 4, 5); }) ==
-        "sara::call: logits must have shape [layers, tokens, experts] = [2, 4, 5], but has [2, 3, 5]");
-  CHECK(sentence([&] { check.shape("probs", matrix_view<float>{v.data(), 3, 5, 4}, "[tokens, experts]", 3, 5); }) ==
-        "sara::call: probs must have a row stride of at least its 5 columns, but has 4");
-  CHECK(sentence([&] { check.shape("probs", matrix_view<float>{nullptr, 3, 5}, "[tokens, experts]", 3, 5); }) ==
-        "sara::call: probs must point to its 15 elements, but is a null pointer");
+  CHECK(sentence([&] {
+          check.shape("weights", vector_view<float>{v.data(), 3}, "[tokens]", 4);
+        }) == "sara::call: weights must have shape [tokens] = [4], but has [3]");
+  CHECK(sentence([&] {
+          check.shape("probs", matrix_view<float>{v.data(), 3, 5}, "[tokens, experts]", 4, 5);
+        }) == "sara::call: probs must have shape [tokens, experts] = [4, 5], but has [3, 5]");
+  CHECK(sentence([&] {
+          check.shape("logits", layers_view<float>{v.data(), 2, 3, 5}, "[layers, tokens, experts]", 2, 4, 5);
+        }) == "sara::call: logits must have shape [layers, tokens, experts] = [2, 4, 5], but has [2, 3, 5]");
+  CHECK(sentence([&] {
+          check.shape("probs", matrix_view<float>{v.data(), 3, 5, 4}, "[tokens, experts]", 3, 5);
+        }) == "sara::call: probs must have a row stride of at least its 5 columns, but has 4");
+  CHECK(sentence([&] {
+          check.shape("probs", matrix_view<float>{nullptr, 3, 5}, "[tokens, experts]", 3, 5);
+        }) == "sara::call: probs must point to its 15 elements, but is a null pointer");
   CHECK(sentence([&] { check.shape("probs", matrix_view<float>{nullptr, 0, 5}, "[tokens, experts]", 0, 5); }).empty());
 
   const std::vector<matrix_view<float>> uneven{{v.data(), 3, 5}, {v.data() + 16, 2, 5}};
-  CHECK(sentence([&] { check.shape("logits", layers_view<float>{uneven}, "[layers, tokens, experts]", 2, 3, 5); }).find("logits[1] must have shape") !=
-        std::string::npos);
+  CHECK(sentence([&] {
+          check.shape("logits", layers_view<float>{uneven}, "[layers, tokens, experts]", 2, 3, 5);
+        }).find("logits[1] must have shape") != std::string::npos);
   const std::vector<matrix_view<float>> hole{{v.data(), 3, 5}, {nullptr, 3, 5}};
-  CHECK(sentence([&] { check.shape("logits", layers_view<float>{hole}, "[layers, tokens, experts]", 2, 3, 5); }).find("logits[1] must point to") !=
-        std::string::npos);
+  CHECK(sentence([&] {
+          check.shape("logits", layers_view<float>{hole}, "[layers, tokens, experts]", 2, 3, 5);
+        }).find("logits[1] must point to") != std::string::npos);
 }
 
 TEST_CASE("checks: sequences must make the tokens", "[core]") {

@@ -21,12 +21,11 @@ std::vector<rows> all(const sara::sequences_view& v, sara::index_t tokens) {
   return found;
 }
 
-template <class I>
-std::vector<rows> packed(const std::vector<I>& offsets, sara::index_t tokens) {
+template <class I> std::vector<rows> packed(const std::vector<I>& offsets, sara::index_t tokens) {
   return all(sara::sequences_view::packed(offsets), tokens);
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("sequences: the three layouts", "[core]") {
   CHECK(all(sara::sequences_view::uniform(2, 3), 6) == std::vector<rows>{{0, 1, 2}, {3, 4, 5}});

@@ -17,15 +17,13 @@ struct foreign_brain {
   std::uint16_t bits;
 };
 
-}  // namespace
+}   // namespace
 
-template <>
-struct std::numeric_limits<foreign_half> {
+template <> struct std::numeric_limits<foreign_half> {
   static constexpr bool is_specialized = true, is_integer = false;
   static constexpr int digits = 11;
 };
-template <>
-struct std::numeric_limits<foreign_brain> {
+template <> struct std::numeric_limits<foreign_brain> {
   static constexpr bool is_specialized = true, is_integer = false;
   static constexpr int digits = 8;
 };
@@ -34,11 +32,16 @@ namespace {
 
 using sara::storage_format;
 
-static_assert(sara::storage_trait<float>::format == storage_format::native && sara::storage_trait<std::int16_t>::format == storage_format::native);
-static_assert(sara::storage_trait<long double>::format == storage_format::native && sara::storage_trait<std::uint16_t>::format == storage_format::native);
-static_assert(sara::storage_trait<sara::bf16>::format == storage_format::bf16 && sara::storage_trait<sara::fp16>::format == storage_format::fp16);
-static_assert(sara::storage_trait<foreign_brain>::format == storage_format::bf16 && sara::storage_trait<foreign_half>::format == storage_format::fp16);
-static_assert(sara::storage_trait<__nv_bfloat16>::format == storage_format::bf16 && sara::storage_trait<__half>::format == storage_format::fp16);
+static_assert(sara::storage_trait<float>::format == storage_format::native &&
+              sara::storage_trait<std::int16_t>::format == storage_format::native);
+static_assert(sara::storage_trait<long double>::format == storage_format::native &&
+              sara::storage_trait<std::uint16_t>::format == storage_format::native);
+static_assert(sara::storage_trait<sara::bf16>::format == storage_format::bf16 &&
+              sara::storage_trait<sara::fp16>::format == storage_format::fp16);
+static_assert(sara::storage_trait<foreign_brain>::format == storage_format::bf16 &&
+              sara::storage_trait<foreign_half>::format == storage_format::fp16);
+static_assert(sara::storage_trait<__nv_bfloat16>::format == storage_format::bf16 &&
+              sara::storage_trait<__half>::format == storage_format::fp16);
 static_assert(std::is_same_v<sara::arithmetic_t<double>, double> && std::is_same_v<sara::arithmetic_t<const float>, float>);
 static_assert(std::is_same_v<sara::arithmetic_t<sara::bf16>, float> && std::is_same_v<sara::arithmetic_t<const foreign_half>, float>);
 static_assert(std::is_same_v<sara::arithmetic_t<long double>, long double>);
@@ -59,23 +62,19 @@ double rounded(float x, const format& f) {
   return std::fabs(y) >= std::ldexp(1.0, f.largest_exponent + 1) ? std::copysign(HUGE_VAL, exact) : y;
 }
 
-template <class T>
-struct of_type;
-template <>
-struct of_type<sara::bf16> {
+template <class T> struct of_type;
+template <> struct of_type<sara::bf16> {
   static constexpr format shape = brain;
   static std::uint16_t narrow(float x) { return sara::bf16_of_float(x); }
   static float widen(std::uint16_t h) { return sara::float_of_bf16(h); }
 };
-template <>
-struct of_type<sara::fp16> {
+template <> struct of_type<sara::fp16> {
   static constexpr format shape = half;
   static std::uint16_t narrow(float x) { return sara::fp16_of_float(x); }
   static float widen(std::uint16_t h) { return sara::float_of_fp16(h); }
 };
 
-template <class T>
-bool rounds_right(float x) {
+template <class T> bool rounds_right(float x) {
   const double want = rounded(x, of_type<T>::shape);
   const float got = of_type<T>::widen(of_type<T>::narrow(x));
   if (std::isnan(x)) return std::isnan(got);
@@ -91,7 +90,7 @@ double value_of(std::uint16_t h, const format& f) {
   return sign * std::ldexp(mantissa + (1 << mantissa_bits), exponent - 1 + f.least_exponent - mantissa_bits);
 }
 
-}  // namespace
+}   // namespace
 
 TEMPLATE_TEST_CASE("16-bit: every pattern has its value and comes back", "[core]", sara::bf16, sara::fp16) {
   int wrong = 0;
@@ -105,10 +104,11 @@ TEMPLATE_TEST_CASE("16-bit: every pattern has its value and comes back", "[core]
     TestType back;
     sara::store_value(back, loaded);
     if (std::isnan(want)) {
-      wrong += !(std::isnan(got) && std::isnan(loaded) && std::isnan(cast) && std::isnan(of_type<TestType>::widen(back.bits)) && (back.bits >> 15) == (h >> 15));
+      wrong += !(std::isnan(got) && std::isnan(loaded) && std::isnan(cast) && std::isnan(of_type<TestType>::widen(back.bits)) &&
+                 (back.bits >> 15) == (h >> 15));
     } else {
-      wrong += !(static_cast<double>(got) == want && std::signbit(got) == std::signbit(want) && back.bits == h && loaded == got && cast == got &&
-                 TestType(got).bits == h);
+      wrong += !(static_cast<double>(got) == want && std::signbit(got) == std::signbit(want) && back.bits == h && loaded == got &&
+                 cast == got && TestType(got).bits == h);
     }
   }
   CHECK(wrong == 0);
@@ -134,14 +134,16 @@ TEMPLATE_TEST_CASE("16-bit: random floats round to nearest even", "[core]", sara
   for (int i = 0; i < 1000000; ++i) {
     wrong += !rounds_right<TestType>(std::bit_cast<float>(static_cast<std::uint32_t>(bits())));
     // the binades that a half can hold, where random patterns are rare
-    wrong += !rounds_right<TestType>(std::bit_cast<float>((static_cast<std::uint32_t>(bits()) & 0x807fffffu) | ((101u + static_cast<std::uint32_t>(bits()) % 44u) << 23)));
+    wrong += !rounds_right<TestType>(std::bit_cast<float>((static_cast<std::uint32_t>(bits()) & 0x807fffffu) |
+                                                          ((101u + static_cast<std::uint32_t>(bits()) % 44u) << 23)));
   }
   CHECK(wrong == 0);
 }
 
-TEMPLATE_TEST_CASE("16-bit: every float rounds to nearest even", "[.long][core]", sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("16-bit: every float rounds to nearest even", "[.][long][core]", sara::bf16, sara::fp16) {
   std::int64_t wrong = 0;
-  for (std::uint64_t u = 0; u < (std::uint64_t{1} << 32); ++u) wrong += !rounds_right<TestType>(std::bit_cast<float>(static_cast<std::uint32_t>(u)));
+  for (std::uint64_t u = 0; u < (std::uint64_t{1} << 32); ++u)
+    wrong += !rounds_right<TestType>(std::bit_cast<float>(static_cast<std::uint32_t>(u)));
   CHECK(wrong == 0);
 }
 
@@ -162,5 +164,6 @@ TEST_CASE("16-bit: another library's types are read and written by their bytes",
 TEST_CASE("16-bit: the comparator refuses truncation", "[core]") {
   const float above = std::bit_cast<float>(0x3f80c000u);   // 1 + 1.5 units in the last place of bf16
   CHECK(rounds_right<sara::bf16>(above));
-  CHECK(static_cast<double>(sara::float_of_bf16(static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(above) >> 16))) != rounded(above, brain));
+  CHECK(static_cast<double>(sara::float_of_bf16(static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(above) >> 16))) !=
+        rounded(above, brain));
 }

@@ -21,17 +21,18 @@ using floats = std::vector<float>;
 using list = std::vector<matrix_view<float>>;
 using const_list = std::vector<matrix_view<const float>>;
 
-template <class To, class... From>
-inline constexpr bool takes = std::is_constructible_v<To, From...>;
+template <class To, class... From> inline constexpr bool takes = std::is_constructible_v<To, From...>;
 
 // Trivially copyable, so that they can be a kernel's parameters.
 static_assert(std::is_trivially_copyable_v<vector_view<float>> && std::is_trivially_copyable_v<matrix_view<float>>);
 static_assert(std::is_trivially_copyable_v<layers_view<const float>> && std::is_trivially_copyable_v<integers_view>);
 
 // vector_view: containers that stay, never temporaries, const only where const is promised.
-static_assert(takes<vector_view<float>, floats&> && takes<vector_view<const float>, floats&> && takes<vector_view<const float>, const floats&>);
+static_assert(takes<vector_view<float>, floats&> && takes<vector_view<const float>, floats&> &&
+              takes<vector_view<const float>, const floats&>);
 static_assert(!takes<vector_view<float>, const floats&> && !takes<vector_view<double>, floats&>);
-static_assert(!takes<vector_view<float>, floats> && !takes<vector_view<const float>, floats> && !takes<vector_view<const float>, const floats>);
+static_assert(!takes<vector_view<float>, floats> && !takes<vector_view<const float>, floats> &&
+              !takes<vector_view<const float>, const floats>);
 static_assert(takes<vector_view<const float>, std::span<float>> && takes<vector_view<float>, std::array<float, 3>&>);
 static_assert(!takes<vector_view<const float>, std::array<float, 3>>);
 static_assert(takes<vector_view<const float>, vector_view<float>> && !takes<vector_view<float>, vector_view<const float>>);
@@ -46,16 +47,18 @@ static_assert(!takes<matrix_view<float>, float*, double, int> && !takes<matrix_v
 static_assert(takes<layers_view<const float>, list&> && takes<layers_view<const float>, const list&> && takes<layers_view<float>, list&>);
 static_assert(takes<layers_view<const float>, const_list&> && !takes<layers_view<float>, const_list&>);
 static_assert(!takes<layers_view<const float>, list> && !takes<layers_view<float>, list> && !takes<layers_view<const float>, const_list>);
-static_assert(takes<layers_view<const float>, std::span<matrix_view<float>>> && takes<layers_view<float>, std::array<matrix_view<float>, 2>&>);
+static_assert(takes<layers_view<const float>, std::span<matrix_view<float>>> &&
+              takes<layers_view<float>, std::array<matrix_view<float>, 2>&>);
 static_assert(takes<layers_view<const float>, matrix_view<float>> && takes<layers_view<const float>, layers_view<float>>);
 static_assert(!takes<layers_view<float>, layers_view<const float>> && !takes<layers_view<float>, matrix_view<const float>>);
 
 // integers_view: int32 and int64, nothing else, no temporaries.
 static_assert(takes<integers_view, std::vector<std::int32_t>&> && takes<integers_view, const std::vector<std::int64_t>&>);
-static_assert(!takes<integers_view, std::vector<std::int32_t>> && !takes<integers_view, std::vector<std::int16_t>&> && !takes<integers_view, floats&>);
+static_assert(!takes<integers_view, std::vector<std::int32_t>> && !takes<integers_view, std::vector<std::int16_t>&> &&
+              !takes<integers_view, floats&>);
 static_assert(takes<integers_view, const std::int32_t*, unsigned char> && takes<integers_view, std::int64_t*, std::size_t>);
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("views: a view that was never filled is not given", "[core]") {
   CHECK(!vector_view<float>{}.given());
@@ -66,7 +69,7 @@ TEST_CASE("views: a view that was never filled is not given", "[core]") {
   floats empty;
   CHECK(!vector_view<float>{empty}.given());
   float x = 0;
-  CHECK(vector_view{&x, 0}.given());       // a place, though of nothing
+  CHECK(vector_view{&x, 0}.given());   // a place, though of nothing
   CHECK(matrix_view{&x, 0, 5}.given());
   CHECK(matrix_view<float>{nullptr, 0, 5}.given());
 }

@@ -18,14 +18,17 @@ struct places {
   char* none;
 };
 
-places carve(sara::carver& c, const wants& w) { return {c.take<char>(w.chars), c.take<double>(w.doubles), c.take<float>(w.floats), c.take<char>(w.none)}; }
+places carve(sara::carver& c, const wants& w) {
+  return {c.take<char>(w.chars), c.take<double>(w.doubles), c.take<float>(w.floats), c.take<char>(w.none)};
+}
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("workspace: counting and carving agree at every alignment", "[core]") {
   std::mt19937 bits(3);
   for (int round = 0; round < 256; ++round) {
-    const wants w{1 + static_cast<sara::index_t>(bits() % 200), static_cast<sara::index_t>(bits() % 40), static_cast<sara::index_t>(bits() % 70), 0};
+    const wants w{1 + static_cast<sara::index_t>(bits() % 200), static_cast<sara::index_t>(bits() % 40),
+                  static_cast<sara::index_t>(bits() % 70), 0};
     sara::carver counting;
     const places nowhere = carve(counting, w);
     CHECK(nowhere.doubles == nullptr);

@@ -13,42 +13,36 @@
 
 namespace {
 
-template <class T, class A>
-struct widen_kernel {
+template <class T, class A> struct widen_kernel {
   using arithmetic = A;
   const T* from;
   A* to;
   sara::index_t n;
 
-  template <int bytes>
-  SARA_INLINE void run() const {
+  template <int bytes> SARA_INLINE void run() const {
     using V = sara::simd<A, bytes>;
     for (sara::index_t i = 0; i + V::lanes <= n; i += V::lanes) sara::store(to + i, sara::load<V>(from + i));
   }
 };
 
-template <class T>
-struct narrow_kernel {
+template <class T> struct narrow_kernel {
   using arithmetic = float;
   const float* from;
   T* to;
   sara::index_t n;
 
-  template <int bytes>
-  SARA_INLINE void run() const {
+  template <int bytes> SARA_INLINE void run() const {
     using V = sara::simd<float, bytes>;
     for (sara::index_t i = 0; i + V::lanes <= n; i += V::lanes) sara::store(to + i, sara::load<V>(from + i));
   }
 };
 
-template <class A>
-struct reduce_kernel {
+template <class A> struct reduce_kernel {
   using arithmetic = A;
   const A* from;
   A *sum, *largest;
 
-  template <int bytes>
-  SARA_INLINE void run() const {
+  template <int bytes> SARA_INLINE void run() const {
     using V = sara::simd<A, bytes>;
     const V x = sara::load<V>(from);
     *sum = sara::sum_of_lanes(x);
@@ -60,14 +54,10 @@ struct width_kernel {
   using arithmetic = float;
   int* bytes_seen;
 
-  template <int bytes>
-  SARA_INLINE void run() const {
-    *bytes_seen = bytes;
-  }
+  template <int bytes> SARA_INLINE void run() const { *bytes_seen = bytes; }
 };
 
-template <class Visit>
-void for_each_isa(Visit&& visit) {
+template <class Visit> void for_each_isa(Visit&& visit) {
   for (const auto isa : {sara::instruction_set::vector128, sara::instruction_set::avx2, sara::instruction_set::avx512})
     if (sara::is_supported(isa)) {
       INFO(sara::name_of(isa));
@@ -75,9 +65,11 @@ void for_each_isa(Visit&& visit) {
     }
 }
 
-bool same(float a, float b) { return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b) || (std::isnan(a) && std::isnan(b)); }
+bool same(float a, float b) {
+  return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b) || (std::isnan(a) && std::isnan(b));
+}
 
-}  // namespace
+}   // namespace
 
 TEMPLATE_TEST_CASE("simd: every 16-bit pattern widens as its scalar twin does, and comes back", "[cpu]", sara::bf16, sara::fp16) {
   std::vector<TestType> all(65536), back(65536);
@@ -103,7 +95,8 @@ TEMPLATE_TEST_CASE("simd: floats narrow bit by bit as their scalar twin does", "
   std::vector<float> x;
   for (int i = 0; i < 200000; ++i) {
     x.push_back(std::bit_cast<float>(static_cast<std::uint32_t>(bits())));
-    x.push_back(std::bit_cast<float>((static_cast<std::uint32_t>(bits()) & 0x807fffffu) | ((100u + static_cast<std::uint32_t>(bits()) % 46u) << 23)));
+    x.push_back(std::bit_cast<float>((static_cast<std::uint32_t>(bits()) & 0x807fffffu) |
+                                     ((100u + static_cast<std::uint32_t>(bits()) % 46u) << 23)));
     // halfway between two patterns, and beside it
     const auto h = static_cast<std::uint16_t>(bits());
     TestType a, b;
@@ -127,7 +120,9 @@ TEMPLATE_TEST_CASE("simd: sums and maxima over the lanes", "[cpu]", float, doubl
       std::vector<TestType> x(16);
       std::iota(x.begin(), x.end(), TestType(1));
       x[at] += 100;
-      const auto lanes = isa == sara::instruction_set::avx512 ? 64 / sizeof(TestType) : isa == sara::instruction_set::avx2 ? 32 / sizeof(TestType) : 16 / sizeof(TestType);
+      const auto lanes = isa == sara::instruction_set::avx512 ? 64 / sizeof(TestType)
+                         : isa == sara::instruction_set::avx2 ? 32 / sizeof(TestType)
+                                                              : 16 / sizeof(TestType);
       TestType sum = 0, largest = 0;
       sara::run_kernel(isa, 16, reduce_kernel<TestType>{x.data(), &sum, &largest});
       const auto end = x.begin() + static_cast<std::ptrdiff_t>(lanes);

@@ -22,7 +22,7 @@ std::vector<int> run(const sara::parallel_for& pool, int workers) {
 
 std::vector<int> once(int workers) { return std::vector<int>(static_cast<std::size_t>(workers), 1); }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("threads: spawned, each worker runs once, the first on the caller's thread", "[cpu]") {
   for (const int workers : {1, 2, 3, 16}) CHECK(run({}, workers) == once(workers));

@@ -20,8 +20,7 @@ struct question {
     grad_lse = from.normals(t);
   }
 
-  template <class P>
-  void round() {
+  template <class P> void round() {
     probs = oracle::rounded_to<P>(probs);
     grad_probs = oracle::rounded_to<P>(grad_probs);
     grad_lse = oracle::rounded_to<sara::arithmetic_t<P>>(grad_lse);
@@ -31,14 +30,14 @@ struct question {
     std::vector<double> all;
     const std::vector<double> none(experts, 0);
     for (std::size_t t = 0; t < tokens; ++t)
-      for (const double g : oracle::softmax_backward(probs.data() + t * experts, of_probs ? grad_probs.data() + t * experts : none.data(), experts, of_lse ? grad_lse[t] : 0))
+      for (const double g : oracle::softmax_backward(probs.data() + t * experts, of_probs ? grad_probs.data() + t * experts : none.data(),
+                                                     experts, of_lse ? grad_lse[t] : 0))
         all.push_back(scale * g);
     return all;
   }
 };
 
-template <class P, class G>
-void against_the_formula() {
+template <class P, class G> void against_the_formula() {
   unsigned seed = 0;
   for (const std::size_t experts : oracle::expert_counts) {
     question q(++seed, 9, experts);
@@ -55,16 +54,18 @@ void against_the_formula() {
         if (of_lse) in.grad_log_sum_exp = lse;
         sara::gate_softmax_backward_into(exec, in, sara::gate_softmax_backward_outputs<P, G>{.grad_logits = out.matrix()}, {.scale = -1.5});
         // Rounding of the sum of p g, in units of the row's largest p g.
-        CHECK(oracle::relative_error(out.values(), q.answer(of_probs, of_lse, -1.5)) <= (experts == 1 && !of_lse ? 0 : oracle::tolerance<G>(2e-6, 2e-14)));
+        CHECK(oracle::relative_error(out.values(), q.answer(of_probs, of_lse, -1.5)) <=
+              (experts == 1 && !of_lse ? 0 : oracle::tolerance<G>(2e-6, 2e-14)));
         CHECK(out.padding_is_untouched());
       }
     });
   }
 }
 
-}  // namespace
+}   // namespace
 
-TEMPLATE_TEST_CASE("gate_softmax_backward: the formula, for every number of experts", "[gate_softmax]", double, float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("gate_softmax_backward: the formula, for every number of experts", "[gate_softmax]", double, float, sara::bf16,
+                   sara::fp16) {
   against_the_formula<TestType, TestType>();
 }
 TEST_CASE("gate_softmax_backward: the gradient's storage is free", "[gate_softmax]") {
@@ -103,7 +104,8 @@ TEST_CASE("gate_softmax_backward: central differences of the forward", "[gate_so
   });
 }
 
-TEMPLATE_TEST_CASE("gate_softmax_backward: accumulate adds with one rounding; a scale of 0 touches nothing", "[gate_softmax]", double, float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("gate_softmax_backward: accumulate adds with one rounding; a scale of 0 touches nothing", "[gate_softmax]", double,
+                   float, sara::bf16, sara::fp16) {
   for (const std::size_t experts : {std::size_t{1}, std::size_t{5}, std::size_t{64}, std::size_t{129}}) {
     question q(21, 6, experts);
     q.round<TestType>();
@@ -113,7 +115,8 @@ TEMPLATE_TEST_CASE("gate_softmax_backward: accumulate adds with one rounding; a 
     const auto lse = oracle::as_storage<sara::arithmetic_t<TestType>>(q.grad_lse);
     for_each_executor([&](const auto& exec, const char* name) {
       INFO(name << ", experts " << experts);
-      block<TestType> p(1, q.tokens, experts, oracle::apart, q.probs), g(1, q.tokens, experts, oracle::apart, q.grad_probs), out(1, q.tokens, experts, oracle::apart, before);
+      block<TestType> p(1, q.tokens, experts, oracle::apart, q.probs), g(1, q.tokens, experts, oracle::apart, q.grad_probs),
+          out(1, q.tokens, experts, oracle::apart, before);
       const sara::gate_softmax_backward_inputs<TestType> in{.probs = p.matrix(), .grad_probs = g.matrix(), .grad_log_sum_exp = lse};
       sara::gate_softmax_backward_into(exec, in, {.grad_logits = out.matrix()}, {.scale = 0.75, .mode = gradient_mode::accumulate});
       const auto got = oracle::as_doubles(out.values());
@@ -130,14 +133,16 @@ TEMPLATE_TEST_CASE("gate_softmax_backward: accumulate adds with one rounding; a 
   }
 }
 
-TEMPLATE_TEST_CASE("gate_softmax_backward: exactly in place of probs or of grad_probs", "[gate_softmax]", double, float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("gate_softmax_backward: exactly in place of probs or of grad_probs", "[gate_softmax]", double, float, sara::bf16,
+                   sara::fp16) {
   for (const std::size_t experts : {std::size_t{1}, std::size_t{3}, std::size_t{31}, std::size_t{64}, std::size_t{129}}) {
     question q(31, 6, experts);
     q.round<TestType>();
     for_each_executor([&](const auto& exec, const char* name) {
       INFO(name << ", experts " << experts);
       for (const bool of_probs : {true, false}) {
-        block<TestType> p(1, q.tokens, experts, oracle::apart, q.probs), g(1, q.tokens, experts, oracle::apart, q.grad_probs), out(1, q.tokens, experts, oracle::apart);
+        block<TestType> p(1, q.tokens, experts, oracle::apart, q.probs), g(1, q.tokens, experts, oracle::apart, q.grad_probs),
+            out(1, q.tokens, experts, oracle::apart);
         const sara::gate_softmax_backward_inputs<TestType> in{.probs = p.matrix(), .grad_probs = g.matrix()};
         sara::gate_softmax_backward_into(exec, in, {.grad_logits = out.matrix()});
         block<TestType>& place = of_probs ? p : g;

@@ -11,9 +11,10 @@ using sara::matrix_view, sara::vector_view;
 
 constexpr double inf = std::numeric_limits<double>::infinity(), not_a_number = std::numeric_limits<double>::quiet_NaN();
 
-}  // namespace
+}   // namespace
 
-TEMPLATE_TEST_CASE("gate_softmax: NaN, +inf and all -inf rows are NaN, and no other row is", "[gate_softmax]", double, float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("gate_softmax: NaN, +inf and all -inf rows are NaN, and no other row is", "[gate_softmax]", double, float, sara::bf16,
+                   sara::fp16) {
   for (const std::size_t experts : {std::size_t{1}, std::size_t{2}, std::size_t{8}, std::size_t{33}, std::size_t{128}}) {
     for (std::size_t at = 0; at < experts; at += std::max<std::size_t>(1, experts / 5)) {
       oracle::source from(at);
@@ -43,7 +44,8 @@ TEMPLATE_TEST_CASE("gate_softmax: NaN, +inf and all -inf rows are NaN, and no ot
 }
 
 TEMPLATE_TEST_CASE("gate_softmax: probs exactly in place of logits", "[gate_softmax]", double, float, sara::bf16, sara::fp16) {
-  for (const std::size_t experts : {std::size_t{1}, std::size_t{3}, std::size_t{9}, std::size_t{31}, std::size_t{64}, std::size_t{65}, std::size_t{385}})
+  for (const std::size_t experts :
+       {std::size_t{1}, std::size_t{3}, std::size_t{9}, std::size_t{31}, std::size_t{64}, std::size_t{65}, std::size_t{385}})
     for_each_executor([&](const auto& exec, const char* name) {
       INFO(name << ", experts " << experts);
       oracle::source from(7);
@@ -58,12 +60,14 @@ TEMPLATE_TEST_CASE("gate_softmax: probs exactly in place of logits", "[gate_soft
 
 TEST_CASE("gate_softmax: no tokens, and nothing wanted", "[gate_softmax]") {
   for_each_executor([](const auto& exec, const char*) {
-    sara::gate_softmax_into(exec, sara::gate_softmax_inputs<float>{.logits = matrix_view<const float>{nullptr, 0, 5}}, {.probs = matrix_view<float>{nullptr, 0, 5}});
+    sara::gate_softmax_into(exec, sara::gate_softmax_inputs<float>{.logits = matrix_view<const float>{nullptr, 0, 5}},
+                            {.probs = matrix_view<float>{nullptr, 0, 5}});
     const std::vector<float> z(10, 1);
     sara::gate_softmax_into(exec, sara::gate_softmax_inputs<float>{.logits = matrix_view{z.data(), 2, 5}}, {});
     sara::gate_softmax_backward_into(exec, sara::gate_softmax_backward_inputs<float>{.probs = matrix_view{z.data(), 2, 5}}, {});
     std::vector<float> zero(10, NAN);   // both gradients absent
-    sara::gate_softmax_backward_into(exec, sara::gate_softmax_backward_inputs<float>{.probs = matrix_view{z.data(), 2, 5}}, {.grad_logits = matrix_view{zero.data(), 2, 5}});
+    sara::gate_softmax_backward_into(exec, sara::gate_softmax_backward_inputs<float>{.probs = matrix_view{z.data(), 2, 5}},
+                                     {.grad_logits = matrix_view{zero.data(), 2, 5}});
     CHECK(zero == std::vector<float>(10, 0));
   });
 }
@@ -74,7 +78,8 @@ TEST_CASE("gate_softmax: broken contracts name the argument and write nothing", 
     std::vector<float> z(40, 1), p(60, 7), v(8, 7);
     const auto refuses = [&](const matrix_view<const float>& logits, const sara::gate_softmax_outputs<float>& out, const char* argument) {
       const std::vector<float> z_before = z, p_before = p, v_before = v;
-      const bool right = complains([&] { sara::gate_softmax_into(exec, sara::gate_softmax_inputs<float>{.logits = logits}, out); }, "gate_softmax_into", argument);
+      const bool right = complains([&] { sara::gate_softmax_into(exec, sara::gate_softmax_inputs<float>{.logits = logits}, out); },
+                                   "gate_softmax_into", argument);
       return right && z == z_before && p == p_before && v == v_before;
     };
     const matrix_view<float> good{z.data(), 4, 5, 8};
@@ -98,10 +103,11 @@ TEST_CASE("gate_softmax_backward: broken contracts name the argument and write n
     INFO(name);
     std::vector<float> p(40, 1), g(40, 2), out(60, 7), v(8, 7);
     using inputs = sara::gate_softmax_backward_inputs<float>;
-    const auto refuses = [&](const inputs& in, const matrix_view<float>& to, const char* argument, sara::gradient_mode mode = sara::gradient_mode::overwrite) {
+    const auto refuses = [&](const inputs& in, const matrix_view<float>& to, const char* argument,
+                             sara::gradient_mode mode = sara::gradient_mode::overwrite) {
       const auto p_before = p, g_before = g, out_before = out, v_before = v;
-      const bool right =
-          complains([&] { sara::gate_softmax_backward_into(exec, in, {.grad_logits = to}, {.mode = mode}); }, "gate_softmax_backward_into", argument);
+      const bool right = complains([&] { sara::gate_softmax_backward_into(exec, in, {.grad_logits = to}, {.mode = mode}); },
+                                   "gate_softmax_backward_into", argument);
       return right && p == p_before && g == g_before && out == out_before && v == v_before;
     };
     const matrix_view<float> probs{p.data(), 4, 5, 8}, grads{g.data(), 4, 5, 8}, good{out.data(), 4, 5};

@@ -14,16 +14,17 @@ struct errors {
 };
 
 // Of probabilities of arithmetic A from rows of logits.
-template <class A>
-errors compare(const std::vector<A>& got, const std::vector<double>& logits, std::size_t experts) {
+template <class A> errors compare(const std::vector<A>& got, const std::vector<double>& logits, std::size_t experts) {
   errors worst;
   for (std::size_t row = 0; row < logits.size() / experts; ++row) {
-    const std::vector<long double> z(logits.begin() + static_cast<std::ptrdiff_t>(row * experts), logits.begin() + static_cast<std::ptrdiff_t>((row + 1) * experts));
+    const std::vector<long double> z(logits.begin() + static_cast<std::ptrdiff_t>(row * experts),
+                                     logits.begin() + static_cast<std::ptrdiff_t>((row + 1) * experts));
     const auto p = oracle::softmax(z.data(), experts);
     const long double top = *std::max_element(z.begin(), z.end()), largest = *std::max_element(p.begin(), p.end());
     for (std::size_t e = 0; e < experts; ++e) {
       const double difference = static_cast<double>(std::abs(static_cast<long double>(got[row * experts + e]) - p[e]));
-      const double ulp = difference / oracle::unit_of<A>(static_cast<double>(p[e])), ulp_of_largest = difference / oracle::unit_of<A>(static_cast<double>(largest));
+      const double ulp = difference / oracle::unit_of<A>(static_cast<double>(p[e])),
+                   ulp_of_largest = difference / oracle::unit_of<A>(static_cast<double>(largest));
       if (!(ulp - static_cast<double>(top - z[e]) <= worst.entry) && difference != 0) worst.entry = ulp - static_cast<double>(top - z[e]);
       if (!(ulp_of_largest <= worst.largest)) worst.largest = ulp_of_largest;
     }
@@ -50,12 +51,12 @@ std::vector<double> rows_of_logits(oracle::source& from, std::size_t experts) {
   for (const double spread : {1e-3, 1.0, 3.0, 20.0, 100.0, 1e4}) add([&](std::size_t) { return from.normal(spread); });
   for (const double about : {88.0, 90.0, -88.0, -90.0, 127.9, 255.9, 256.1, -300.0, 1e4, 1e8, -1e30, 1e30}) {
     add([&](std::size_t) { return about + from.normal(); });
-    add([&](std::size_t) { return about; });                                          // equal rows
+    add([&](std::size_t) { return about; });   // equal rows
   }
   add([&](std::size_t e) { return e % 2 ? 88.0 : -88.0; });
   add([&](std::size_t e) { return e % 3 ? 90.0 : -90.0; });
   add([&](std::size_t e) { return e == experts / 2 ? 1e30 : -1e30; });
-  add([&](std::size_t) { return from.normal(1e-39); });                                  // denormals
+  add([&](std::size_t) { return from.normal(1e-39); });                                                 // denormals
   add([&](std::size_t e) { return -static_cast<double>(e) * 110.0 / static_cast<double>(experts); });   // probabilities down to denormals
   add([&](std::size_t e) { return 40 - static_cast<double>(e % 120); });
   if (experts > 1) add([&](std::size_t e) { return e % 4 == 1 ? -HUGE_VAL : from.normal(2); });
@@ -63,7 +64,7 @@ std::vector<double> rows_of_logits(oracle::source& from, std::size_t experts) {
   return all;
 }
 
-}  // namespace
+}   // namespace
 
 TEMPLATE_TEST_CASE("gate_softmax: within 6 + |z - max| ulp of an entry, 4 ulp of the row's largest", "[gate_softmax]", float, double) {
   oracle::source from(1);
@@ -92,7 +93,8 @@ TEMPLATE_TEST_CASE("gate_softmax: many rows of one width", "[gate_softmax]", flo
   }
 }
 
-TEMPLATE_TEST_CASE("gate_softmax: 16-bit probabilities are the fp32 ones rounded to nearest even, bit by bit", "[gate_softmax]", sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("gate_softmax: 16-bit probabilities are the fp32 ones rounded to nearest even, bit by bit", "[gate_softmax]", sara::bf16,
+                   sara::fp16) {
   oracle::source from(3);
   for (const std::size_t experts : {std::size_t{1}, std::size_t{7}, std::size_t{33}, std::size_t{128}, std::size_t{385}}) {
     auto logits = rows_of_logits(from, experts);
@@ -102,9 +104,11 @@ TEMPLATE_TEST_CASE("gate_softmax: 16-bit probabilities are the fp32 ones rounded
       INFO(name << ", experts " << experts);
       const auto wide = softmax_of<float, float>(exec, logits, experts), from_16_bit = softmax_of<TestType, float>(exec, logits, experts);
       CHECK(oracle::same_bits(wide, from_16_bit));   // the arithmetic does not depend on the storage
-      const auto narrow = softmax_of<TestType, TestType>(exec, logits, experts), narrow_of_wide = softmax_of<float, TestType>(exec, logits, experts);
+      const auto narrow = softmax_of<TestType, TestType>(exec, logits, experts),
+                 narrow_of_wide = softmax_of<float, TestType>(exec, logits, experts);
       std::size_t wrong = 0;
-      for (std::size_t i = 0; i < wide.size(); ++i) wrong += narrow[i].bits != TestType(wide[i]).bits || narrow_of_wide[i].bits != narrow[i].bits;
+      for (std::size_t i = 0; i < wide.size(); ++i)
+        wrong += narrow[i].bits != TestType(wide[i]).bits || narrow_of_wide[i].bits != narrow[i].bits;
       CHECK(wrong == 0);
     });
   }
@@ -129,10 +133,12 @@ TEMPLATE_TEST_CASE("gate_softmax: log-sum-exp, with the probabilities and alone"
       sara::gate_softmax_into(exec, in, {.log_sum_exp = alone});
       CHECK(oracle::same_bits(with, alone));
       for (std::size_t t = 0; t < tokens; ++t) {
-        const std::vector<long double> row(logits.begin() + static_cast<std::ptrdiff_t>(t * experts), logits.begin() + static_cast<std::ptrdiff_t>((t + 1) * experts));
+        const std::vector<long double> row(logits.begin() + static_cast<std::ptrdiff_t>(t * experts),
+                                           logits.begin() + static_cast<std::ptrdiff_t>((t + 1) * experts));
         const auto want = static_cast<double>(oracle::log_sum_exp(row.data(), experts));
         INFO("want " << want << ", got " << with[t]);
-        CHECK(std::abs(static_cast<double>(with[t]) - want) <= (std::is_same_v<A, double> ? 64 : 1.5) * oracle::unit_of<A>(std::max(1.0, std::abs(want))));
+        CHECK(std::abs(static_cast<double>(with[t]) - want) <=
+              (std::is_same_v<A, double> ? 64 : 1.5) * oracle::unit_of<A>(std::max(1.0, std::abs(want))));
       }
     });
   }

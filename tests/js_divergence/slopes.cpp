@@ -13,16 +13,15 @@ struct question {
   std::size_t rows = 6, experts;
   std::vector<double> p, q, grad;
 
-  template <class T>
-  static question make(std::size_t e, T) {
+  template <class T> static question make(std::size_t e, T) {
     oracle::source from(e);
     question all{6, e, oracle::distributions(from, 6, e, 3), oracle::distributions(from, 6, e, 3), from.normals(6)};
     for (std::size_t i = 0; i < e; ++i) {
-      all.q[e + i] = all.p[e + i] * (1 + 1e-3 * from.normal());     // close
-      if (i % 3 == 0) all.p[2 * e + i] = 0;                          // absent on one side, the other, both
+      all.q[e + i] = all.p[e + i] * (1 + 1e-3 * from.normal());   // close
+      if (i % 3 == 0) all.p[2 * e + i] = 0;                       // absent on one side, the other, both
       if (i % 3 == 1) all.q[2 * e + i] = 0;
       if (i % 5 == 0) all.p[2 * e + i] = all.q[2 * e + i] = 0;
-      if (i % 2) all.p[3 * e + i] *= 1e-7;                           // all but absent
+      if (i % 2) all.p[3 * e + i] *= 1e-7;   // all but absent
     }
     all.p = oracle::rounded_to<T>(all.p);
     all.q = oracle::rounded_to<T>(all.q);
@@ -32,8 +31,10 @@ struct question {
   std::vector<double> answer(bool of_p, bool weighted, double scale) const {
     std::vector<double> all;
     for (std::size_t r = 0; r < rows; ++r) {
-      const std::vector<long double> a(p.begin() + static_cast<std::ptrdiff_t>(r * experts), p.begin() + static_cast<std::ptrdiff_t>((r + 1) * experts));
-      const std::vector<long double> b(q.begin() + static_cast<std::ptrdiff_t>(r * experts), q.begin() + static_cast<std::ptrdiff_t>((r + 1) * experts));
+      const std::vector<long double> a(p.begin() + static_cast<std::ptrdiff_t>(r * experts),
+                                       p.begin() + static_cast<std::ptrdiff_t>((r + 1) * experts));
+      const std::vector<long double> b(q.begin() + static_cast<std::ptrdiff_t>(r * experts),
+                                       q.begin() + static_cast<std::ptrdiff_t>((r + 1) * experts));
       const auto slopes = of_p ? oracle::js_slope_p(a.data(), b.data(), experts) : oracle::js_slope_q(a.data(), b.data(), experts);
       for (const long double s : slopes) all.push_back(static_cast<double>(s) * scale * (weighted ? grad[r] : 1));
     }
@@ -42,8 +43,7 @@ struct question {
 };
 
 // Relative to each entry: slopes near alignment are small beside others of the same call, and must have digits of their own.
-template <class A>
-double worst_entry(const std::vector<A>& got, const std::vector<double>& want) {
+template <class A> double worst_entry(const std::vector<A>& got, const std::vector<double>& want) {
   double worst = 0;
   for (std::size_t i = 0; i < want.size(); ++i) {
     const double error = want[i] == 0 ? (got[i] == 0 ? 0 : HUGE_VAL) : std::abs(static_cast<double>(got[i]) - want[i]) / std::abs(want[i]);
@@ -52,7 +52,7 @@ double worst_entry(const std::vector<A>& got, const std::vector<double>& want) {
   return worst;
 }
 
-}  // namespace
+}   // namespace
 
 TEMPLATE_TEST_CASE("js_divergence: slopes of both sides, and of either alone", "[js_divergence]", double, float, sara::bf16, sara::fp16) {
   using A = sara::arithmetic_t<TestType>;
@@ -64,7 +64,8 @@ TEMPLATE_TEST_CASE("js_divergence: slopes of both sides, and of either alone", "
         INFO(name << ", experts " << experts << ", grad_divergence " << weighted);
         block<TestType> p(1, in.rows, experts, oracle::apart, in.p), q(1, in.rows, experts, oracle::apart, in.q);
         const auto grad = oracle::as_storage<A>(in.grad);
-        block<A> both_p(1, in.rows, experts, oracle::apart), both_q(1, in.rows, experts, oracle::apart), alone_p(1, in.rows, experts), alone_q(1, in.rows, experts);
+        block<A> both_p(1, in.rows, experts, oracle::apart), both_q(1, in.rows, experts, oracle::apart), alone_p(1, in.rows, experts),
+            alone_q(1, in.rows, experts);
         sara::js_divergence_inputs<TestType> inputs{.p = p.matrix(), .q = q.matrix()};
         if (weighted) inputs.grad_divergence = grad;
         std::vector<A> with(in.rows), without(in.rows);
@@ -89,7 +90,8 @@ TEMPLATE_TEST_CASE("js_divergence: slopes of both sides, and of either alone", "
   }
 }
 
-TEMPLATE_TEST_CASE("js_divergence: equal rows are 0 with slopes exactly 0; disjoint rows are finite", "[js_divergence]", double, float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("js_divergence: equal rows are 0 with slopes exactly 0; disjoint rows are finite", "[js_divergence]", double, float,
+                   sara::bf16, sara::fp16) {
   using A = sara::arithmetic_t<TestType>;
   for (const std::size_t experts : oracle::expert_counts) {
     oracle::source from(1);
@@ -114,7 +116,8 @@ TEMPLATE_TEST_CASE("js_divergence: equal rows are 0 with slopes exactly 0; disjo
   }
 }
 
-TEMPLATE_TEST_CASE("js_divergence: overwrite never reads, accumulate adds with one rounding, a scale of 0 touches nothing", "[js_divergence]", double, float, sara::bf16) {
+TEMPLATE_TEST_CASE("js_divergence: overwrite never reads, accumulate adds with one rounding, a scale of 0 touches nothing",
+                   "[js_divergence]", double, float, sara::bf16) {
   using A = sara::arithmetic_t<TestType>;
   for (const std::size_t experts : {std::size_t{1}, std::size_t{5}, std::size_t{64}, std::size_t{129}}) {
     const question in = question::make(experts, TestType{});
@@ -131,7 +134,8 @@ TEMPLATE_TEST_CASE("js_divergence: overwrite never reads, accumulate adds with o
       const auto got = oracle::as_doubles(sum.values());
       std::size_t wrong = 0;
       for (std::size_t i = 0; i < want.size(); ++i)
-        wrong += !(std::abs(got[i] - before[i] - want[i]) <= oracle::unit_of<A>(before[i] + want[i]) * 0.51 + oracle::unit_of<A>(want[i]) * 4);
+        wrong +=
+            !(std::abs(got[i] - before[i] - want[i]) <= oracle::unit_of<A>(before[i] + want[i]) * 0.51 + oracle::unit_of<A>(want[i]) * 4);
       CHECK(wrong == 0);
       sara::js_divergence_into(exec, inputs, {.grad_p = nothing.matrix()}, {.scale = 0, .mode = gradient_mode::accumulate});
       CHECK(oracle::same_bits(nothing.memory(), block<A>(1, in.rows, experts).memory()));
@@ -162,9 +166,11 @@ TEST_CASE("js_divergence: broken contracts name the argument and write nothing",
     CHECK(refuses({.p = a, .q = b}, {.divergence = out, .grad_p = sara::matrix_view{gp.data(), 3, 5}}, "grad_p"));
     CHECK(refuses({.p = a, .q = b}, {.divergence = out, .grad_q = sara::matrix_view{gq.data(), 4, 6}}, "grad_q"));
     CHECK(refuses({.p = a, .q = b}, {.grad_p = a}, "grad_p"));
-    CHECK(refuses({.p = a, .q = b}, {.grad_p = sara::matrix_view{gp.data(), 4, 5}, .grad_q = sara::matrix_view{gp.data() + 3, 4, 5}}, "grad_q"));
+    CHECK(refuses({.p = a, .q = b}, {.grad_p = sara::matrix_view{gp.data(), 4, 5}, .grad_q = sara::matrix_view{gp.data() + 3, 4, 5}},
+                  "grad_q"));
     CHECK(refuses({.p = a, .q = b}, {.divergence = sara::vector_view{q.data() + 8, 4}}, "divergence"));
-    sara::js_divergence_into(exec, inputs{.p = sara::matrix_view<const float>{nullptr, 0, 5}, .q = sara::matrix_view<const float>{nullptr, 0, 5}}, outputs{});
+    sara::js_divergence_into(
+        exec, inputs{.p = sara::matrix_view<const float>{nullptr, 0, 5}, .q = sara::matrix_view<const float>{nullptr, 0, 5}}, outputs{});
     sara::js_divergence_into(exec, inputs{.p = a, .q = b}, outputs{});
     CHECK(d == std::vector<float>(8, 7));
   });

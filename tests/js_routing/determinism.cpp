@@ -21,6 +21,12 @@ std::vector<oracle::problem> shapes() {
   mixed.token_weights = from.uniforms(3000, 0, 1);
   for (double& m : mixed.token_weights) m = m < 0.2 ? 0 : m;
   out.push_back(mixed);
+  auto saved = out.front();
+  saved.histograms = oracle::distributions(from, 1, 33);
+  out.push_back(saved);
+  auto spoilt = out[2];
+  spoilt.logits[700 * 128 + 5] = std::numeric_limits<double>::quiet_NaN();
+  out.push_back(spoilt);
   return out;
 }
 
@@ -109,6 +115,28 @@ TEST_CASE("the same bits on 20 runs", "[determinism]") {
       same.expect({.threads = 3});
       same.expect({.pool = pool});
     }
+  }
+}
+
+TEMPLATE_TEST_CASE("the same bits in place of the logits", "[determinism]", float, double, sara::bf16) {
+  for (const auto& in : shapes()) {
+    oracle::for_each_instruction_set([&](sara::cpu_executor exec, const char* name) {
+      const oracle::arguments<TestType> given(in);
+      oracle::answers<TestType> want(in);
+      sara::js_routing_into(exec, given.inputs(), want.outputs());
+      for (const int threads : {1, 2, 7}) {
+        CAPTURE(name, threads);
+        exec.threads = threads;
+        oracle::arguments<TestType> here(in);
+        oracle::answers<TestType> got(in);
+        auto outputs = got.outputs();
+        outputs.grad_logits = here.logits.view();
+        sara::js_routing_into(exec, here.inputs(), outputs);
+        CHECK(oracle::same_bits(here.logits.values(), want.grad.values()));
+        CHECK(oracle::same_bits(got.loss, want.loss));
+        CHECK(oracle::same_bits(got.divergence.memory(), want.divergence.memory()));
+      }
+    });
   }
 }
 

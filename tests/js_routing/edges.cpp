@@ -5,7 +5,7 @@
 
 namespace {
 
-constexpr double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+constexpr double infinity = std::numeric_limits<double>::infinity(), not_a_number = std::numeric_limits<double>::quiet_NaN();
 
 // Every output against the oracle, NaN where it has NaN, in double and fp32.
 void expect_the_oracles_answer(const oracle::problem& in) {
@@ -138,8 +138,8 @@ TEST_CASE("a NaN, +inf or all -inf row spoils its own sequence and no other", "[
       in.layout = kind % 2 ? oracle::layout::interleaved : oracle::layout::uniform;
       const auto clean = oracle::solve(in);
       const std::size_t sequence = 2, token = oracle::rows_of(in, sequence)[4], layer = 1;
-      if (kind == 0) set_row(in, layer, token, nan);
-      if (kind == 1) in.logits[(layer * in.tokens + token) * experts + experts - 1] = nan;
+      if (kind == 0) set_row(in, layer, token, not_a_number);
+      if (kind == 1) in.logits[(layer * in.tokens + token) * experts + experts - 1] = not_a_number;
       if (kind == 2) in.logits[(layer * in.tokens + token) * experts + 1] = infinity;
       if (kind == 3) set_row(in, layer, token, -infinity);
       const auto rows = oracle::rows_of(in, sequence);
@@ -173,11 +173,32 @@ TEST_CASE("a NaN, +inf or all -inf row spoils its own sequence and no other", "[
     }
 }
 
+TEST_CASE("a NaN in a long sequence spoils all of it, however many threads share it", "[edges]") {
+  auto in = oracle::rounded_to<float>(oracle::plain_problem(13, 1, 2, 4000, 16));
+  in.logits[3999 * 16 + 7] = not_a_number;
+  oracle::for_each_executor(
+      [&](const auto& exec, const char* name) {
+        CAPTURE(name);
+        const auto got = oracle::evaluate<float>(exec, in);
+        const auto half = got.grad.begin() + 4000 * 16;
+        CHECK(std::all_of(got.grad.begin(), half, [](double g) { return std::isnan(g); }));
+        CHECK(std::none_of(half, got.grad.end(), [](double g) { return std::isnan(g); }));
+      },
+      4);
+}
+
+TEST_CASE("more experts than a kernel handles in one piece", "[edges]") {
+  for (const std::size_t experts : {1500u, 4097u, 20000u}) {
+    CAPTURE(experts);
+    expect_the_oracles_answer(oracle::plain_problem(14, 1, 2, 7, experts));
+  }
+}
+
 TEST_CASE("a hidden token in a spoilt sequence still has a gradient of 0", "[edges]") {
   auto in = oracle::plain_problem(9, 1, 2, 6, 8);
   in.token_weights.assign(in.tokens, 1);
   in.token_weights[2] = 0;
-  set_row(in, 0, 1, nan);
+  set_row(in, 0, 1, not_a_number);
   oracle::for_each_executor([&](const auto& exec, const char* name) {
     CAPTURE(name);
     const auto got = oracle::evaluate<float>(exec, in);

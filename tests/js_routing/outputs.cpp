@@ -82,8 +82,8 @@ TEST_CASE("a lent scratch of the size asked for is enough, its contents do not m
             oracle::answers<float> sized(in);
             const std::size_t bytes = sara::js_routing_workspace_bytes(exec, given.inputs(), sized.outputs());
             for (const std::size_t offset : {0u, 1u, 8u, 63u})
-              for (const unsigned char fill : {0x00, 0xff, 0x7f}) {
-                std::vector<unsigned char> memory(bytes + 256, fill);
+              for (const int fill : {0x00, 0x7f, 0xff}) {
+                std::vector<unsigned char> memory(bytes + 256, static_cast<unsigned char>(fill));
                 exec.scratch = {memory.data() + offset, bytes};
                 oracle::answers<float> got(in);
                 sara::js_routing_into(exec, given.inputs(), got.outputs());

@@ -5,13 +5,13 @@
 
 namespace {
 
-constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
 // The token rows of `in` moved to new places in a batch of `tokens` rows; what lies between holds NaN and weight 0.
 oracle::problem moved(const oracle::problem& in, std::size_t tokens, const std::vector<std::size_t>& to) {
   auto out = in;
   out.tokens = tokens;
-  out.logits.assign(in.layers * tokens * in.experts, nan);
+  out.logits.assign(in.layers * tokens * in.experts, not_a_number);
   out.token_weights.assign(tokens, 0);
   for (std::size_t t = 0; t < in.tokens; ++t) {
     out.token_weights[to[t]] = oracle::weight_or_one(in.token_weights, t);

@@ -71,6 +71,24 @@ TEMPLATE_TEST_CASE("the gradient in place of the logits", "[placement]", double,
     }
 }
 
+TEST_CASE("the gradient in place of the logits, a total of 0: the divergence is still that of the logits", "[placement]") {
+  auto in = batch(12);
+  in.total_sequence_weight = 0;
+  const auto want = oracle::solve(in);
+  oracle::for_each_executor([&](const auto& exec, const char* name) {
+    CAPTURE(name);
+    oracle::arguments<double> given(in);
+    oracle::answers<double> got(in);
+    auto outputs = got.outputs();
+    outputs.grad_logits = given.logits.view();
+    sara::js_routing_into(exec, given.inputs(), outputs);
+    CHECK(got.loss[0] == 0);
+    CHECK(oracle::relative_error(got.divergence.values(), want.divergence) <= 1e-12);
+    CHECK(oracle::relative_error(got.histograms.values(), want.histograms) <= 1e-12);
+    CHECK(oracle::relative_error(given.logits.values(), want.grad) == 0);
+  });
+}
+
 TEST_CASE("logits and gradient as columns of one buffer", "[placement]") {
   constexpr std::size_t experts = 12, width = 40;
   auto in = oracle::plain_problem(1, 1, 2, 9, experts);

@@ -60,7 +60,7 @@ TEST_CASE("Eigen's 16-bit types are the library's own, bit by bit", "[storage]")
 }
 
 TEST_CASE("fp16 gradients that are denormal or too large", "[storage]") {
-  for (const double upstream : {1e-4, 1e-2, 4e6}) {
+  for (const double upstream : {1e-4, 1e-2, 1e8}) {
     auto in = oracle::rounded_to<sara::fp16>(batch(40));
     in.upstream = static_cast<double>(static_cast<float>(upstream));
     oracle::for_each_executor([&](const auto& exec, const char* name) {

@@ -7,11 +7,15 @@
 
 #include "part.hpp"
 
+using namespace linkage;
+
 part*& part::first() {
   static part* head = nullptr;
   return head;
 }
-part::part(const char* its_name, float (*its_run)(const float*, const float*, float*)) : name(its_name), run(its_run), next(first()) { first() = this; }
+part::part(const char* its_name, float (*its_run)(const float*, const float*, float*)) : name(its_name), run(its_run), next(first()) {
+  first() = this;
+}
 
 int main(int, char** arguments) {
   std::vector<float> logits(tokens * experts), anchors(sequences * experts, 1.0f / experts);

@@ -3,6 +3,8 @@
 
 #include <sara/js_routing.hpp>
 
+namespace linkage {
+
 static float run(const float* logits, const float* anchors, float* grad) {
   float loss = 0;
   sara::js_routing_into(sara::cpu_executor{.threads = 2},
@@ -14,3 +16,5 @@ static float run(const float* logits, const float* anchors, float* grad) {
 }
 
 static part here(PART, run);
+
+}  // namespace linkage

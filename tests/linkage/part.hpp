@@ -1,6 +1,8 @@
 // One object of the program, which enters itself into a list when the program starts.
 #pragma once
 
+namespace linkage {
+
 constexpr int tokens = 111, experts = 33, sequences = 3;
 
 struct part {
@@ -11,3 +13,5 @@ struct part {
   part(const char* its_name, float (*its_run)(const float*, const float*, float*));
   static part*& first();   // main.cpp's alone: an inline one would be one of the bodies that the linker chooses among
 };
+
+}  // namespace linkage

@@ -11,28 +11,24 @@
 
 namespace {
 
-template <class A>
-struct exp_kernel {
+template <class A> struct exp_kernel {
   using arithmetic = A;
   const A* z;
   A* out;
   sara::index_t n;
   A max;
 
-  template <int bytes>
-  SARA_INLINE void run() const {
+  template <int bytes> SARA_INLINE void run() const {
     using V = sara::simd<A, bytes>;
     const sara::math::exp_row<A> row(max);
     for (sara::index_t i = 0; i < n; i += V::lanes) sara::store(out + i, sara::math::exp_scaled(sara::load<V>(z + i), row));
   }
 };
 
-template <class A>
-using wide = std::conditional_t<std::is_same_v<A, float>, double, long double>;
+template <class A> using wide = std::conditional_t<std::is_same_v<A, float>, double, long double>;
 
 // The largest error in ulp of exp(z) / exp-scale over the zs, whose largest possible is `max`.
-template <class A>
-double worst_ulp(sara::instruction_set isa, std::vector<A> zs, A max) {
+template <class A> double worst_ulp(sara::instruction_set isa, std::vector<A> zs, A max) {
   if (zs.empty()) return 0;
   zs.resize((zs.size() + 63) / 64 * 64, max);
   std::vector<A> got(zs.size());
@@ -50,8 +46,7 @@ double worst_ulp(sara::instruction_set isa, std::vector<A> zs, A max) {
 }
 
 // `steps` evenly spaced numbers of the binade [2^e, 2^(e+1)), none beyond `limit`, of either sign.
-template <class A>
-std::vector<A> binade(int e, int steps, A limit, int sign) {
+template <class A> std::vector<A> binade(int e, int steps, A limit, int sign) {
   std::vector<A> v;
   for (int i = 0; i < steps; ++i) {
     const A x = std::ldexp(A(1) + static_cast<A>(i + 0.37) / static_cast<A>(steps), e);
@@ -61,18 +56,17 @@ std::vector<A> binade(int e, int steps, A limit, int sign) {
 }
 
 // The same over ascending zs, each few of them a row of its own.
-template <class A>
-double worst_ulp_in_rows(sara::instruction_set isa, const std::vector<A>& zs) {
+template <class A> double worst_ulp_in_rows(sara::instruction_set isa, const std::vector<A>& zs) {
   double worst = 0;
   for (std::size_t i = 0; i < zs.size(); i += 64) {
-    const std::vector<A> row(zs.begin() + static_cast<std::ptrdiff_t>(i), zs.begin() + static_cast<std::ptrdiff_t>(std::min(i + 64, zs.size())));
+    const std::vector<A> row(zs.begin() + static_cast<std::ptrdiff_t>(i),
+                             zs.begin() + static_cast<std::ptrdiff_t>(std::min(i + 64, zs.size())));
     worst = std::max(worst, worst_ulp(isa, row, row.back()));
   }
   return worst;
 }
 
-template <class Visit>
-void for_each_isa(Visit&& visit) {
+template <class Visit> void for_each_isa(Visit&& visit) {
   for (const auto isa : {sara::instruction_set::vector128, sara::instruction_set::avx2, sara::instruction_set::avx512})
     if (sara::is_supported(isa)) {
       INFO(sara::name_of(isa));
@@ -80,7 +74,7 @@ void for_each_isa(Visit&& visit) {
     }
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("exp: at most 2 ulp in every binade below the row's largest", "[math]") {
   for_each_isa([](sara::instruction_set isa) {
@@ -138,7 +132,7 @@ TEST_CASE("exp: the comparator sees three ulp", "[math]") {
   CHECK(worst_ulp(sara::instruction_set::vector128, std::vector<float>{z}, 0.0f) > 0);   // it compares at all
 }
 
-TEST_CASE("exp: at most 2 ulp for every float", "[.long][math]") {
+TEST_CASE("exp: at most 2 ulp for every float", "[.][long][math]") {
   for_each_isa([](sara::instruction_set isa) {
     double worst = 0;
     const auto run = [&](float limit, std::uint32_t sign, float max) {

@@ -14,8 +14,7 @@ struct worst_errors {
 };
 
 // Relative errors of value and slopes for q = p (1 + d), with |d| from 1e-9 to 1e9.
-template <class R>
-worst_errors sweep() {
+template <class R> worst_errors sweep() {
   std::mt19937_64 bits(5);
   std::uniform_real_distribution<double> magnitude(-9, 9), exponent(-8, 0);
   worst_errors worst;
@@ -26,7 +25,8 @@ worst_errors sweep() {
     if (q == p) continue;
     const auto got = sara::math::js(p, q);
     const long double lp = p, lq = q, m = (lp + lq) / 2;
-    const long double want = oracle::js(&lp, &lq, 1), want_p = oracle::js_slope_p(&lp, &lq, 1)[0], want_q = oracle::js_slope_q(&lp, &lq, 1)[0];
+    const long double want = oracle::js(&lp, &lq, 1), want_p = oracle::js_slope_p(&lp, &lq, 1)[0],
+                      want_q = oracle::js_slope_q(&lp, &lq, 1)[0];
     worst.value = std::max(worst.value, static_cast<double>(std::abs(static_cast<long double>(got.value) - want) / want));
     worst.slope = std::max(worst.slope, static_cast<double>(std::abs(static_cast<long double>(got.slope_p) - want_p) / std::abs(want_p)));
     worst.slope = std::max(worst.slope, static_cast<double>(std::abs(static_cast<long double>(got.slope_q) - want_q) / std::abs(want_q)));
@@ -37,7 +37,7 @@ worst_errors sweep() {
   return worst;
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("js: value and slopes to a few roundings, from 1e-9 apart to 1e9 apart", "[math]") {
   const worst_errors d = sweep<double>();

@@ -19,8 +19,7 @@ struct log_kernel {
   double* out;
   sara::index_t n;
 
-  template <int bytes>
-  SARA_INLINE void run() const {
+  template <int bytes> SARA_INLINE void run() const {
     using V = sara::simd<double, bytes>;
     for (sara::index_t i = 0; i < n; i += V::lanes) {
       const V v = sara::load<V>(x + i);
@@ -59,8 +58,7 @@ std::vector<double> numbers(double low, double high, bool by_exponent) {
   return x;
 }
 
-template <class Visit>
-void for_each_isa(Visit&& visit) {
+template <class Visit> void for_each_isa(Visit&& visit) {
   for (const auto isa : {sara::instruction_set::vector128, sara::instruction_set::avx2, sara::instruction_set::avx512})
     if (sara::is_supported(isa)) {
       INFO(sara::name_of(isa));
@@ -68,7 +66,7 @@ void for_each_isa(Visit&& visit) {
     }
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("log: at most 2 ulp over all normal numbers, also about 1", "[math]") {
   for_each_isa([](sara::instruction_set isa) {

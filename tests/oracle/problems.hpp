@@ -96,7 +96,7 @@ inline void poison_what_has_no_weight(problem& in) {
 }
 
 inline constexpr std::size_t expert_counts[] = {1, 2, 3, 7, 8, 9, 31, 32, 33, 60, 63, 64, 65, 96, 128, 129, 160, 257, 384, 385, 896, 1024};
-inline constexpr std::size_t token_counts[] = {0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 33, 64, 100, 130, 257};
+inline constexpr std::size_t token_counts[] = {0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 33, 64, 100, 130, 257, 700, 1100, 4100};
 
 // Any problem: every layout, mask, weight, total, anchor row, saved histogram and upstream by chance, at most about `budget` logits.
 inline problem random_problem(std::uint64_t seed, std::size_t budget = 12000) {

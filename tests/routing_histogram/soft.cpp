@@ -15,7 +15,8 @@ struct expectation {
 };
 
 // In long double; `logits` are of [layers, tokens, experts].
-expectation expect(const oracle::token_batch& batch, const std::vector<double>& logits, const std::vector<double>& weights, std::size_t experts) {
+expectation expect(const oracle::token_batch& batch, const std::vector<double>& logits, const std::vector<double>& weights,
+                   std::size_t experts) {
   const auto z = oracle::as<long double>(logits);
   const auto w = oracle::as<long double>(weights);
   expectation out;
@@ -38,9 +39,10 @@ std::vector<double> some_weights(oracle::source& from, std::size_t tokens) {
   return w;
 }
 
-}  // namespace
+}   // namespace
 
-TEMPLATE_TEST_CASE("routing_histogram: means, sums and mass of every layout, with and without weights", "[routing_histogram]", double, float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("routing_histogram: means, sums and mass of every layout, with and without weights", "[routing_histogram]", double,
+                   float, sara::bf16, sara::fp16) {
   using A = sara::arithmetic_t<TestType>;
   const double tolerance = std::is_same_v<A, double> ? 1e-14 : 1e-6;
   for (const auto& batch : oracle::token_batches())
@@ -60,7 +62,8 @@ TEMPLATE_TEST_CASE("routing_histogram: means, sums and mass of every layout, wit
           for (const auto& place : {oracle::apart, oracle::in_a_list}) {
             INFO(name << ", " << batch.name << ", experts " << experts << ", weights " << weighted << ", list " << place.list);
             block<TestType> z(layers, batch.tokens, experts, place, logits);
-            block<A> histograms(layers, batch.sequences(), experts, place), sums(layers, batch.sequences(), experts, place), alone(layers, batch.sequences(), experts);
+            block<A> histograms(layers, batch.sequences(), experts, place), sums(layers, batch.sequences(), experts, place),
+                alone(layers, batch.sequences(), experts);
             const auto w = oracle::as_storage<A>(weights);
             std::vector<A> mass(batch.sequences(), NAN);
             const sara::routing_histogram_inputs<TestType> in{.logits = z.view(), .sequences = batch.view, .token_weights = w};
@@ -84,18 +87,20 @@ TEST_CASE("routing_histogram: sums of two ranks make the histogram of the whole"
   for_each_executor([&](const auto& exec, const char* name) {
     INFO(name);
     std::vector<double> whole(layers * experts), total(layers * experts, 0), mass{0};
-    sara::routing_histogram_into(exec,
-                                 sara::routing_histogram_inputs<double>{.logits = sara::layers_view<const double>{logits.data(), layers, tokens, experts},
-                                                                        .sequences = sara::sequences_view::uniform(1, tokens),
-                                                                        .token_weights = weights},
-                                 {.histograms = sara::layers_view<double>{whole.data(), layers, 1, experts}});
+    sara::routing_histogram_into(
+        exec,
+        sara::routing_histogram_inputs<double>{.logits = sara::layers_view<const double>{logits.data(), layers, tokens, experts},
+                                               .sequences = sara::sequences_view::uniform(1, tokens),
+                                               .token_weights = weights},
+        {.histograms = sara::layers_view<double>{whole.data(), layers, 1, experts}});
     for (const auto& [begin, count] : {std::pair<std::size_t, std::size_t>{0, first}, {first, tokens - first}}) {
       std::vector<double> sums(layers * experts), part(1);
       sara::routing_histogram_into(
           exec,
-          sara::routing_histogram_inputs<double>{.logits = sara::layers_view<const double>{logits.data() + begin * experts, layers, count, experts, experts, tokens * experts},
-                                                 .sequences = sara::sequences_view::uniform(1, count),
-                                                 .token_weights = sara::vector_view{weights.data() + begin, count}},
+          sara::routing_histogram_inputs<double>{
+              .logits = sara::layers_view<const double>{logits.data() + begin * experts, layers, count, experts, experts, tokens * experts},
+              .sequences = sara::sequences_view::uniform(1, count),
+              .token_weights = sara::vector_view{weights.data() + begin, count}},
           {.sums = sara::layers_view<double>{sums.data(), layers, 1, experts}, .token_mass = part});
       for (std::size_t i = 0; i < sums.size(); ++i) total[i] += sums[i];
       mass[0] += part[0];
@@ -117,8 +122,9 @@ TEMPLATE_TEST_CASE("routing_histogram: a bad row makes its own sequence NaN, and
         INFO(name << ", experts " << experts << ", kind " << kind);
         block<TestType> z(1, 12, experts, {}, logits), h(1, 3, experts);
         std::vector<TestType> mass(3);
-        sara::routing_histogram_into(exec, sara::routing_histogram_inputs<TestType>{.logits = z.view(), .sequences = sara::sequences_view::uniform(3, 4)},
-                                     {.histograms = h.view(), .token_mass = mass});
+        sara::routing_histogram_into(
+            exec, sara::routing_histogram_inputs<TestType>{.logits = z.view(), .sequences = sara::sequences_view::uniform(3, 4)},
+            {.histograms = h.view(), .token_mass = mass});
         const auto got = oracle::as_doubles(h.values());
         for (std::size_t s = 0; s < 3; ++s) {
           double sum = 0;
@@ -136,14 +142,17 @@ TEST_CASE("routing_histogram: a mean over 2^20 tokens does not drift", "[routing
   for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>((i * 2654435761u >> 7) % 1000) / 250.0f;
   std::vector<double> want(experts, 0);
   for (std::size_t t = 0; t < tokens; ++t) {
-    const std::vector<double> row(logits.begin() + static_cast<std::ptrdiff_t>(t * experts), logits.begin() + static_cast<std::ptrdiff_t>((t + 1) * experts));
+    const std::vector<double> row(logits.begin() + static_cast<std::ptrdiff_t>(t * experts),
+                                  logits.begin() + static_cast<std::ptrdiff_t>((t + 1) * experts));
     const auto p = oracle::softmax(row.data(), experts);
     for (std::size_t e = 0; e < experts; ++e) want[e] += p[e] / static_cast<double>(tokens);
   }
   for_each_executor([&](const auto& exec, const char* name) {
     INFO(name);
     std::vector<float> got(experts);
-    sara::routing_histogram_into(exec, sara::routing_histogram_inputs<float>{.logits = sara::matrix_view{logits.data(), tokens, experts}, .sequences = sara::sequences_view::uniform(1, tokens)},
+    sara::routing_histogram_into(exec,
+                                 sara::routing_histogram_inputs<float>{.logits = sara::matrix_view{logits.data(), tokens, experts},
+                                                                       .sequences = sara::sequences_view::uniform(1, tokens)},
                                  {.histograms = sara::matrix_view{got.data(), 1, experts}});
     CHECK(oracle::relative_error(got, want) <= 3e-7);
   });

@@ -12,8 +12,8 @@ using sara::gradient_mode;
 constexpr std::size_t layers = 2;
 
 // token weight / mass * scale * p (g - sum p g), 0 where there is no weight, no mass or no sequence.
-std::vector<double> formula(const oracle::token_batch& batch, const std::vector<double>& logits, const std::vector<double>& weights, const std::vector<double>& mass,
-                            const std::vector<double>& grad, std::size_t experts, double scale) {
+std::vector<double> formula(const oracle::token_batch& batch, const std::vector<double>& logits, const std::vector<double>& weights,
+                            const std::vector<double>& mass, const std::vector<double>& grad, std::size_t experts, double scale) {
   std::vector<double> out(logits.size(), 0);
   for (std::size_t l = 0; l < layers; ++l)
     for (std::size_t s = 0; s < batch.sequences(); ++s) {
@@ -32,8 +32,7 @@ std::vector<double> formula(const oracle::token_batch& batch, const std::vector<
   return out;
 }
 
-template <class T, class G>
-void against_the_formula() {
+template <class T, class G> void against_the_formula() {
   using A = sara::arithmetic_t<T>;
   for (const auto& batch : oracle::token_batches())
     for (const std::size_t experts : {std::size_t{1}, std::size_t{2}, std::size_t{7}, std::size_t{33}, std::size_t{64}, std::size_t{129}})
@@ -62,16 +61,20 @@ void against_the_formula() {
             block<A> g(layers, batch.sequences(), experts, place, grad);
             block<G> out(layers, batch.tokens, experts, place), sum(layers, batch.tokens, experts, place, before);
             const auto w = oracle::as_storage<A>(weights), n = oracle::as_storage<A>(mass);
-            const sara::routing_histogram_backward_inputs<T> in{.logits = z.view(), .sequences = batch.view, .token_weights = w, .token_mass = n, .grad_histograms = g.view()};
-            sara::routing_histogram_backward_into(exec, in, sara::routing_histogram_backward_outputs<T, G>{.grad_logits = out.view()}, {.scale = -1.5});
+            const sara::routing_histogram_backward_inputs<T> in{
+                .logits = z.view(), .sequences = batch.view, .token_weights = w, .token_mass = n, .grad_histograms = g.view()};
+            sara::routing_histogram_backward_into(exec, in, sara::routing_histogram_backward_outputs<T, G>{.grad_logits = out.view()},
+                                                  {.scale = -1.5});
             CHECK(oracle::relative_error(out.values(), want) <= oracle::tolerance<G>(2e-6, 1e-14));
             CHECK(out.padding_is_untouched());
-            sara::routing_histogram_backward_into(exec, in, sara::routing_histogram_backward_outputs<T, G>{.grad_logits = sum.view()}, {.scale = -1.5, .mode = gradient_mode::accumulate});
+            sara::routing_histogram_backward_into(exec, in, sara::routing_histogram_backward_outputs<T, G>{.grad_logits = sum.view()},
+                                                  {.scale = -1.5, .mode = gradient_mode::accumulate});
             const auto got = oracle::as_doubles(sum.values());
             const double slack = (std::is_same_v<G, double> ? 1e-14 : 2e-6) * oracle::largest(want);
             std::size_t wrong = 0;
             for (std::size_t i = 0; i < want.size(); ++i)
-              wrong += !(std::abs(got[i] - before[i] - want[i]) <= (read[i / experts % batch.tokens] ? 0.5 * oracle::unit_of<G>(before[i] + want[i]) + slack : 0));
+              wrong += !(std::abs(got[i] - before[i] - want[i]) <=
+                         (read[i / experts % batch.tokens] ? 0.5 * oracle::unit_of<G>(before[i] + want[i]) + slack : 0));
             CHECK(wrong == 0);
             CHECK(sum.padding_is_untouched());
           }
@@ -79,36 +82,44 @@ void against_the_formula() {
       }
 }
 
-}  // namespace
+}   // namespace
 
-TEMPLATE_TEST_CASE("routing_histogram_backward: the formula, every layout, both modes", "[routing_histogram]", double, float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("routing_histogram_backward: the formula, every layout, both modes", "[routing_histogram]", double, float, sara::bf16,
+                   sara::fp16) {
   against_the_formula<TestType, TestType>();
 }
-TEMPLATE_TEST_CASE("routing_histogram_backward: 16-bit logits, fp32 gradient", "[routing_histogram]", sara::bf16, sara::fp16) { against_the_formula<TestType, float>(); }
+TEMPLATE_TEST_CASE("routing_histogram_backward: 16-bit logits, fp32 gradient", "[routing_histogram]", sara::bf16, sara::fp16) {
+  against_the_formula<TestType, float>();
+}
 
 TEST_CASE("routing_histogram_backward: central differences of the forward", "[routing_histogram]") {
   oracle::source from(31);
   constexpr std::size_t experts = 5, tokens = 6;
-  const auto logits = from.normals(layers * tokens * experts), weights = from.uniforms(tokens, 0, 2), g = from.normals(layers * 2 * experts);
+  const auto logits = from.normals(layers * tokens * experts), weights = from.uniforms(tokens, 0, 2),
+             g = from.normals(layers * 2 * experts);
   const auto sequences = sara::sequences_view::interleaved(3, 2);
   for_each_executor([&](const auto& exec, const char* name) {
     INFO(name);
     std::vector<double> h(layers * 2 * experts), grad(logits.size(), NAN);
     const auto f = [&](const std::vector<double>& z) {
-      sara::routing_histogram_into(exec,
-                                   sara::routing_histogram_inputs<double>{.logits = sara::layers_view<const double>{z.data(), layers, tokens, experts}, .sequences = sequences, .token_weights = weights},
-                                   {.histograms = sara::layers_view<double>{h.data(), layers, 2, experts}});
+      sara::routing_histogram_into(
+          exec,
+          sara::routing_histogram_inputs<double>{.logits = sara::layers_view<const double>{z.data(), layers, tokens, experts},
+                                                 .sequences = sequences,
+                                                 .token_weights = weights},
+          {.histograms = sara::layers_view<double>{h.data(), layers, 2, experts}});
       double sum = 0;
       for (std::size_t i = 0; i < h.size(); ++i) sum += h[i] * g[i];
       return sum;
     };
     const auto want = oracle::central_differences(f, logits);
-    sara::routing_histogram_backward_into(exec,
-                                          sara::routing_histogram_backward_inputs<double>{.logits = sara::layers_view<const double>{logits.data(), layers, tokens, experts},
-                                                                                          .sequences = sequences,
-                                                                                          .token_weights = weights,
-                                                                                          .grad_histograms = sara::layers_view<const double>{g.data(), layers, 2, experts}},
-                                          {.grad_logits = sara::layers_view<double>{grad.data(), layers, tokens, experts}});
+    sara::routing_histogram_backward_into(
+        exec,
+        sara::routing_histogram_backward_inputs<double>{.logits = sara::layers_view<const double>{logits.data(), layers, tokens, experts},
+                                                        .sequences = sequences,
+                                                        .token_weights = weights,
+                                                        .grad_histograms = sara::layers_view<const double>{g.data(), layers, 2, experts}},
+        {.grad_logits = sara::layers_view<double>{grad.data(), layers, tokens, experts}});
     CHECK(oracle::relative_error(grad, want) <= 1e-9);
     for (const double factor : {0.0, 2.0, -1.0}) {   // what must not pass
       auto wrong = grad;
@@ -118,7 +129,8 @@ TEST_CASE("routing_histogram_backward: central differences of the forward", "[ro
   });
 }
 
-TEMPLATE_TEST_CASE("routing_histogram_backward: exactly in place of the logits; a scale of 0", "[routing_histogram]", double, float, sara::bf16) {
+TEMPLATE_TEST_CASE("routing_histogram_backward: exactly in place of the logits; a scale of 0", "[routing_histogram]", double, float,
+                   sara::bf16) {
   for (const std::size_t experts : {std::size_t{1}, std::size_t{3}, std::size_t{33}, std::size_t{64}, std::size_t{385}}) {
     oracle::source from(33);
     const auto logits = from.normals(layers * 8 * experts, 2), g = from.normals(layers * 2 * experts);
@@ -126,7 +138,8 @@ TEMPLATE_TEST_CASE("routing_histogram_backward: exactly in place of the logits; 
       INFO(name << ", experts " << experts);
       block<TestType> z(layers, 8, experts, oracle::apart, logits), out(layers, 8, experts, oracle::apart), untouched(layers, 8, experts);
       block<sara::arithmetic_t<TestType>> grad(layers, 2, experts, {}, g);
-      const sara::routing_histogram_backward_inputs<TestType> in{.logits = z.view(), .sequences = sara::sequences_view::uniform(2, 4), .grad_histograms = grad.view()};
+      const sara::routing_histogram_backward_inputs<TestType> in{
+          .logits = z.view(), .sequences = sara::sequences_view::uniform(2, 4), .grad_histograms = grad.view()};
       sara::routing_histogram_backward_into(exec, in, {.grad_logits = untouched.view()}, {.scale = 0, .mode = gradient_mode::accumulate});
       CHECK(oracle::same_bits(untouched.memory(), block<TestType>(layers, 8, experts).memory()));
       sara::routing_histogram_backward_into(exec, in, {.grad_logits = out.view()});

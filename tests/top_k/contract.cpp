@@ -9,7 +9,7 @@ namespace {
 using oracle::complains, oracle::for_each_executor;
 using sara::matrix_view;
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("top_k: broken contracts name the argument and write nothing", "[top_k]") {
   for_each_executor([](const auto& exec, const char* name) {
@@ -38,8 +38,9 @@ TEST_CASE("top_k: broken contracts name the argument and write nothing", "[top_k
     CHECK(refuses({.scores = scores}, {.indices = indices, .weights = matrix_view{w.data(), 4, 3}}, "weights"));
     CHECK(refuses({.scores = scores, .values = values}, {.indices = indices, .weights = matrix_view{s.data() + 2, 4, 2, 8}}, "weights"));
     CHECK(refuses({.scores = scores, .values = values}, {.indices = indices, .weights = matrix_view{v.data(), 4, 2, 8}}, "weights"));
-    sara::top_k_into(exec, inputs{.scores = scores}, outputs{});                                                           // nothing wanted
-    sara::top_k_into(exec, inputs{.scores = matrix_view<const float>{nullptr, 0, 5}}, {.indices = matrix_view{i.data(), 0, 2}});   // no tokens
+    sara::top_k_into(exec, inputs{.scores = scores}, outputs{});   // nothing wanted
+    sara::top_k_into(exec, inputs{.scores = matrix_view<const float>{nullptr, 0, 5}},
+                     {.indices = matrix_view{i.data(), 0, 2}});   // no tokens
     CHECK(i == std::vector<std::int32_t>(60, 7));
   });
 }
@@ -52,8 +53,8 @@ TEST_CASE("top_k_backward: broken contracts name the argument and write nothing"
     using inputs = sara::top_k_backward_inputs<float>;
     const auto refuses = [&](const inputs& in, const matrix_view<float>& to, const char* argument, bool renormalize = false) {
       const auto gw_before = gw, v_before = v, out_before = out;
-      const bool right =
-          complains([&] { sara::top_k_backward_into(exec, in, {.grad_values = to}, {.renormalize = renormalize}); }, "top_k_backward_into", argument);
+      const bool right = complains([&] { sara::top_k_backward_into(exec, in, {.grad_values = to}, {.renormalize = renormalize}); },
+                                   "top_k_backward_into", argument);
       return right && gw == gw_before && v == v_before && out == out_before;
     };
     const matrix_view<const std::int32_t> indices{i.data(), 4, 2};

@@ -43,8 +43,7 @@ std::vector<double> rows_of_scores(oracle::source& from, std::size_t experts) {
   return all;
 }
 
-template <class T, class I>
-void select_and_compare(std::size_t experts) {
+template <class T, class I> void select_and_compare(std::size_t experts) {
   oracle::source from(experts);
   const auto scores = oracle::rounded_to<T>(rows_of_scores(from, experts));
   const std::size_t tokens = scores.size() / experts;
@@ -56,7 +55,8 @@ void select_and_compare(std::size_t experts) {
       const auto got = chosen.values();
       REQUIRE(chosen.padding_is_untouched());
       for (std::size_t t = 0; t < tokens; ++t) {
-        const std::vector<std::int64_t> row(got.begin() + static_cast<std::ptrdiff_t>(t * k), got.begin() + static_cast<std::ptrdiff_t>((t + 1) * k));
+        const std::vector<std::int64_t> row(got.begin() + static_cast<std::ptrdiff_t>(t * k),
+                                            got.begin() + static_cast<std::ptrdiff_t>((t + 1) * k));
         if (row == oracle::top_k(scores.data() + t * experts, experts, k)) continue;
         INFO(name << ", experts " << experts << ", k " << k << ", row of kind " << t);
         CHECK(row == oracle::top_k(scores.data() + t * experts, experts, k));
@@ -64,15 +64,17 @@ void select_and_compare(std::size_t experts) {
     });
 }
 
-}  // namespace
+}   // namespace
 
-TEMPLATE_TEST_CASE("top_k: the best, best first, the lower index where scores tie, NaN last", "[top_k]", double, float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("top_k: the best, best first, the lower index where scores tie, NaN last", "[top_k]", double, float, sara::bf16,
+                   sara::fp16) {
   for (const std::size_t experts : oracle::expert_counts) select_and_compare<TestType, std::int32_t>(experts);
   CHECK(true);
 }
 
 TEMPLATE_TEST_CASE("top_k: index types", "[top_k]", std::int16_t, std::int64_t) {
-  for (const std::size_t experts : {std::size_t{1}, std::size_t{8}, std::size_t{33}, std::size_t{128}, std::size_t{385}}) select_and_compare<float, TestType>(experts);
+  for (const std::size_t experts : {std::size_t{1}, std::size_t{8}, std::size_t{33}, std::size_t{128}, std::size_t{385}})
+    select_and_compare<float, TestType>(experts);
   CHECK(true);
 }
 
@@ -107,7 +109,11 @@ TEST_CASE("top_k: int16 counts 32768 experts, and no more", "[top_k]") {
     const sara::top_k_outputs<float, std::int16_t> out{.indices = sara::matrix_view{chosen.data(), 1, 2}};
     sara::top_k_into(exec, sara::top_k_inputs<float>{.scores = sara::matrix_view{scores.data(), 1, 32768}}, out);
     CHECK(chosen == std::vector<std::int16_t>{32767, 32766});
-    CHECK(oracle::complains([&] { sara::top_k_into(exec, sara::top_k_inputs<float>{.scores = sara::matrix_view{scores.data(), 1, 32769}}, out); }, "top_k_into", "scores"));
+    CHECK(oracle::complains(
+        [&] {
+          sara::top_k_into(exec, sara::top_k_inputs<float>{.scores = sara::matrix_view{scores.data(), 1, 32769}}, out);
+        },
+        "top_k_into", "scores"));
     std::vector<std::int32_t> wide(1);
     sara::top_k_into(exec, sara::top_k_inputs<float>{.scores = sara::matrix_view{scores.data(), 1, 32769}},
                      sara::top_k_outputs<float>{.indices = sara::matrix_view{wide.data(), 1, 1}});

@@ -21,8 +21,7 @@ struct question {
   std::vector<std::int64_t> chosen(std::size_t t) const { return oracle::top_k(scores.data() + t * experts, experts, k); }
 };
 
-template <class T, class V>
-void gather_and_compare() {
+template <class T, class V> void gather_and_compare() {
   using A = sara::arithmetic_t<T>;
   for (const std::size_t experts : {std::size_t{1}, std::size_t{3}, std::size_t{8}, std::size_t{60}, std::size_t{64}, std::size_t{129}})
     for (const std::size_t k : {std::size_t{1}, std::size_t{2}, std::size_t{8}, experts}) {
@@ -33,7 +32,8 @@ void gather_and_compare() {
         for (const bool renormalize : {false, true})
           for (const double scale : {1.0, 2.5})
             for (const bool biased : {false, true}) {   // weights from values, or from the scores themselves
-              INFO(name << ", experts " << experts << ", k " << k << ", renormalize " << renormalize << ", scale " << scale << ", values " << biased);
+              INFO(name << ", experts " << experts << ", k " << k << ", renormalize " << renormalize << ", scale " << scale << ", values "
+                        << biased);
               auto scores = q.scores;
               if (renormalize && !biased)
                 for (double& s : scores) s = std::abs(s) + 0.25;
@@ -51,18 +51,22 @@ void gather_and_compare() {
               CHECK(w.padding_is_untouched());
               std::vector<double> want;
               for (std::size_t t = 0; t < q.tokens; ++t)
-                for (const double x : oracle::top_k_weights((biased ? q.values : scores).data() + t * experts, oracle::top_k(scores.data() + t * experts, experts, k), renormalize, scale))
+                for (const double x : oracle::top_k_weights((biased ? q.values : scores).data() + t * experts,
+                                                            oracle::top_k(scores.data() + t * experts, experts, k), renormalize, scale))
                   want.push_back(x);
               const double error = oracle::relative_error(w.values(), want);
-              CHECK(error <= (!renormalize && scale == 1 ? (std::is_same_v<V, double> && !std::is_same_v<A, double> ? 1e-7 : 0) : std::is_same_v<A, double> ? 1e-15 : 5e-7));
+              CHECK(error <= (!renormalize && scale == 1  ? (std::is_same_v<V, double> && !std::is_same_v<A, double> ? 1e-7 : 0)
+                              : std::is_same_v<A, double> ? 1e-15
+                                                          : 5e-7));
             }
       });
     }
 }
 
-}  // namespace
+}   // namespace
 
-TEMPLATE_TEST_CASE("top_k: weights are the values at the indices, renormalised and scaled if asked", "[top_k]", double, float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("top_k: weights are the values at the indices, renormalised and scaled if asked", "[top_k]", double, float, sara::bf16,
+                   sara::fp16) {
   gather_and_compare<TestType, TestType>();
 }
 TEST_CASE("top_k: values of another storage than the scores'", "[top_k]") {
@@ -76,8 +80,9 @@ TEST_CASE("top_k: a sum of 0 leaves renormalised weights 0", "[top_k]") {
     INFO(name);
     std::vector<float> weights(2, NAN), grad(4, NAN);
     std::vector<std::int32_t> chosen(2);
-    sara::top_k_into(exec, sara::top_k_inputs<float>{.scores = sara::matrix_view{scores.data(), 1, 4}, .values = sara::matrix_view{values.data(), 1, 4}},
-                     {.indices = sara::matrix_view{chosen.data(), 1, 2}, .weights = sara::matrix_view{weights.data(), 1, 2}}, {.renormalize = true});
+    sara::top_k_into(
+        exec, sara::top_k_inputs<float>{.scores = sara::matrix_view{scores.data(), 1, 4}, .values = sara::matrix_view{values.data(), 1, 4}},
+        {.indices = sara::matrix_view{chosen.data(), 1, 2}, .weights = sara::matrix_view{weights.data(), 1, 2}}, {.renormalize = true});
     CHECK(weights == std::vector<float>{0, 0});
     const std::vector<float> grad_weights{1, 2};
     sara::top_k_backward_into(exec,
@@ -89,7 +94,8 @@ TEST_CASE("top_k: a sum of 0 leaves renormalised weights 0", "[top_k]") {
   });
 }
 
-TEMPLATE_TEST_CASE("top_k_backward: the formula, both modes, indices that are not routed", "[top_k]", double, float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("top_k_backward: the formula, both modes, indices that are not routed", "[top_k]", double, float, sara::bf16,
+                   sara::fp16) {
   using A = sara::arithmetic_t<TestType>;
   for (const std::size_t experts : {std::size_t{1}, std::size_t{3}, std::size_t{64}, std::size_t{129}})
     for (const std::size_t k : {std::size_t{1}, std::size_t{2}, std::size_t{8}}) {
@@ -101,18 +107,22 @@ TEMPLATE_TEST_CASE("top_k_backward: the formula, both modes, indices that are no
       const auto before = oracle::rounded_to<TestType>(from.normals(q.tokens * experts));
       std::vector<std::int64_t> indices;
       for (std::size_t t = 0; t < q.tokens; ++t)
-        for (const std::int64_t e : q.chosen(t)) indices.push_back(t == 2 && indices.size() % 2 ? -1 : t == 4 ? e + static_cast<std::int64_t>(experts / 2) : e);
+        for (const std::int64_t e : q.chosen(t))
+          indices.push_back(t == 2 && indices.size() % 2 ? -1 : t == 4 ? e + static_cast<std::int64_t>(experts / 2) : e);
       for (const bool renormalize : {false, true}) {
         std::vector<double> want;
         for (std::size_t t = 0; t < q.tokens; ++t)
-          for (const double x : oracle::top_k_backward(q.values.data() + t * experts, experts, {indices.begin() + static_cast<std::ptrdiff_t>(t * k), indices.begin() + static_cast<std::ptrdiff_t>((t + 1) * k)},
-                                                       grad_weights.data() + t * k, renormalize, 2.5))
+          for (const double x : oracle::top_k_backward(
+                   q.values.data() + t * experts, experts,
+                   {indices.begin() + static_cast<std::ptrdiff_t>(t * k), indices.begin() + static_cast<std::ptrdiff_t>((t + 1) * k)},
+                   grad_weights.data() + t * k, renormalize, 2.5))
             want.push_back(x);
         for_each_executor([&](const auto& exec, const char* name) {
           INFO(name << ", experts " << experts << ", k " << k << ", renormalize " << renormalize);
           block<std::int64_t> i(1, q.tokens, k, oracle::apart, std::vector<double>(indices.begin(), indices.end()));
           block<A> gw(1, q.tokens, k, oracle::apart, grad_weights);
-          block<TestType> v(1, q.tokens, experts, oracle::apart, q.values), out(1, q.tokens, experts, oracle::apart), sum(1, q.tokens, experts, oracle::apart, before);
+          block<TestType> v(1, q.tokens, experts, oracle::apart, q.values), out(1, q.tokens, experts, oracle::apart),
+              sum(1, q.tokens, experts, oracle::apart, before);
           sara::top_k_backward_inputs<TestType, std::int64_t> in{.indices = i.matrix(), .grad_weights = gw.matrix()};
           if (renormalize) in.values = v.matrix();
           sara::top_k_backward_into(exec, in, {.grad_values = out.matrix()}, {.renormalize = renormalize, .scale = 2.5});
@@ -122,12 +132,16 @@ TEMPLATE_TEST_CASE("top_k_backward: the formula, both modes, indices that are no
           else
             CHECK(oracle::relative_error(out.values(), want) <= oracle::tolerance<TestType>(4e-6, 1e-14));
           CHECK(out.padding_is_untouched());
-          sara::top_k_backward_into(exec, in, {.grad_values = sum.matrix()}, {.renormalize = renormalize, .scale = 2.5, .mode = gradient_mode::accumulate});
+          sara::top_k_backward_into(exec, in, {.grad_values = sum.matrix()},
+                                    {.renormalize = renormalize, .scale = 2.5, .mode = gradient_mode::accumulate});
           const auto got = oracle::as_doubles(sum.values());
           std::size_t wrong = 0;
           for (std::size_t n = 0; n < want.size(); ++n)
-            wrong += want[n] == 0 ? got[n] != before[n] && !nothing
-                                  : !(std::abs(got[n] - before[n] - want[n]) <= 0.5 * oracle::unit_of<TestType>(before[n] + want[n]) + (std::is_same_v<A, double> ? 1e-14 : 4e-6) * oracle::largest(want));
+            wrong +=
+                want[n] == 0
+                    ? got[n] != before[n] && !nothing
+                    : !(std::abs(got[n] - before[n] - want[n]) <= 0.5 * oracle::unit_of<TestType>(before[n] + want[n]) +
+                                                                      (std::is_same_v<A, double> ? 1e-14 : 4e-6) * oracle::largest(want));
           CHECK(wrong == 0);
         });
       }
@@ -144,8 +158,11 @@ TEST_CASE("top_k_backward: central differences of the forward, inside a cell of 
       std::vector<double> weights(tokens * k), grad(tokens * experts, NAN);
       std::vector<std::int32_t> chosen(tokens * k);
       const auto f = [&](const std::vector<double>& v) {
-        sara::top_k_into(exec, sara::top_k_inputs<double>{.scores = sara::matrix_view{scores.data(), tokens, experts}, .values = sara::matrix_view{v.data(), tokens, experts}},
-                         {.indices = sara::matrix_view{chosen.data(), tokens, k}, .weights = sara::matrix_view{weights.data(), tokens, k}}, {.renormalize = renormalize, .scale = 16});
+        sara::top_k_into(exec,
+                         sara::top_k_inputs<double>{.scores = sara::matrix_view{scores.data(), tokens, experts},
+                                                    .values = sara::matrix_view{v.data(), tokens, experts}},
+                         {.indices = sara::matrix_view{chosen.data(), tokens, k}, .weights = sara::matrix_view{weights.data(), tokens, k}},
+                         {.renormalize = renormalize, .scale = 16});
         double sum = 0;
         for (std::size_t i = 0; i < g.size(); ++i) sum += g[i] * weights[i];
         return sum;
@@ -155,7 +172,8 @@ TEST_CASE("top_k_backward: central differences of the forward, inside a cell of 
                                 sara::top_k_backward_inputs<double>{.indices = sara::matrix_view{chosen.data(), tokens, k},
                                                                     .grad_weights = sara::matrix_view{g.data(), tokens, k},
                                                                     .values = sara::matrix_view{values.data(), tokens, experts}},
-                                {.grad_values = sara::matrix_view{grad.data(), tokens, experts}}, {.renormalize = renormalize, .scale = 16});
+                                {.grad_values = sara::matrix_view{grad.data(), tokens, experts}},
+                                {.renormalize = renormalize, .scale = 16});
       CHECK(oracle::relative_error(grad, want) <= 1e-9);
       for (const double factor : {0.0, 2.0, -1.0}) {
         auto wrong = grad;

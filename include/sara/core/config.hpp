@@ -16,6 +16,7 @@
 #else
 #define SARA_INLINE [[gnu::always_inline]] inline
 #endif
+#define SARA_HOST_INLINE [[gnu::always_inline]] inline   // of what calls functions that only the host has
 
 // SARA_ABI = abi_<baseline instruction set>_<checked>_<exceptions>_<fast-math>
 #define SARA_ABI_JOIN_(a, b, c, d) abi_##a##_##b##_##c##_##d

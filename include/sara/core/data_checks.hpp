@@ -26,8 +26,8 @@ struct data_checks {
   }
 
   void offsets(const sequences_view& v, index_t tokens) const {
-    if (!checks_data || v.layout() != token_layout::packed) return;
-    for (index_t i = 0; i <= v.sequences(); ++i) {
+    if (v.layout() != token_layout::packed) return;
+    for (index_t i = 0; checks_data && i <= v.sequences(); ++i) {
       const std::string name = "sequences: offset " + std::to_string(i) + " is " + std::to_string(v.offsets()[i]);
       if (v.offsets()[i] < 0 || v.offsets()[i] > tokens) bad(name + ", outside the " + std::to_string(tokens) + " tokens");
       if (i > 0 && v.offsets()[i] < v.offsets()[i - 1]) bad(name + ", which falls back behind the one before it, " + std::to_string(v.offsets()[i - 1]));

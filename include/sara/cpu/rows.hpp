@@ -1,11 +1,14 @@
-// The SIMD rows of softmaxes: exponentials, weighted sums of softmax rows, and the gradient through them. They know no loss.
+// The SIMD rows of softmaxes: their exponentials, weighted sums of them, and the gradient through them. They know no loss.
 //
-// A kernel works on the rows of a block of one sequence, four at a time, and passes over rows of weight 0 without reading them.
-// It is run by run_kernel, so a row is never shorter than a vector: the last, partial vector of a row overlaps the one before it.
+// Rows are handled in chunks that stay in the first-level cache: a kernel leaves a chunk's exponentials in memory, another takes them
+// from there. A kernel is run by run_kernel, so a row is never shorter than a vector: the last, partial vector of a row overlaps the
+// one before it. Chunks are filled up to groups of four rows, whose arithmetic is interleaved.
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
+#include "../core/workspace.hpp"
 #include "dispatch.hpp"
 #include "simd.hpp"
 
@@ -13,7 +16,10 @@ namespace sara {
 inline namespace SARA_ABI {
 
 inline constexpr int rows_at_once = 4;
-inline constexpr index_t rows_per_flush = 64;   // rows added up in arithmetic precision before they go to double
+inline constexpr int most_chunk_rows = 64;
+
+// Rows of `columns` values in a chunk: some 4,096 values.
+inline index_t chunk_rows(index_t columns) { return std::clamp<index_t>(4096 / columns / rows_at_once * rows_at_once, rows_at_once, most_chunk_rows); }
 
 // How a row of `columns` values is cut into vectors: full ones, and a tail that overlaps the last of them.
 template <class S>
@@ -27,40 +33,6 @@ struct row_cut {
     fresh = S::broadcast(repeated - typename S::scalar(0.5)) < lane_numbers<S>();
   }
   SARA_INLINE S only_fresh(const S& x) const { return select(fresh, x, S::broadcast(0)); }
-};
-
-// The rows of one sequence, by their place in it.
-template <class T>
-struct sequence_rows {
-  T* data = nullptr;
-  index_t stride = 0;        // elements from one token of the sequence to its next
-  SARA_INLINE T* operator[](index_t i) const { return data + i * stride; }
-};
-
-// Memory of one worker, for rows of `columns` values.
-template <class T, class G>
-struct row_scratch {
-  using A = arithmetic_t<T>;
-  index_t stride = 0;
-  A* exponentials = nullptr;   // rows_at_once rows
-  A* sums = nullptr;           // one row, in vectors
-  A* ones = nullptr;           // stands in for the missing rows of a group
-  T* blank = nullptr;          // likewise: a row of zeros,
-  G* nowhere = nullptr;        // and a row to write to
-
-  template <class Carver>
-  void take(Carver& carver, index_t columns) {
-    stride = (columns + 31) / 16 * 16;   // a vector more than the row
-    exponentials = carver.template take<A>(rows_at_once * stride);
-    sums = carver.template take<A>(stride);
-    ones = carver.template take<A>(stride);
-    blank = carver.template take<T>(stride);
-    nowhere = carver.template take<G>(stride);
-    for (index_t i = 0; carver.carves() && i < stride; ++i) {
-      ones[i] = A(1);
-      store_value(blank[i], A(0));
-    }
-  }
 };
 
 // f(0), f(1), ... for the rows of a group, written out: their vectors then live in registers, whatever the optimisation level.
@@ -109,18 +81,186 @@ SARA_INLINE void exponentiate(const T* const (&rows)[rows_at_once], const row_cu
   });
 }
 
-// The rows of a block that have weight, in order, up to four at a time.
-template <class A>
-struct row_group {
-  index_t row[rows_at_once];
-  A weight[rows_at_once];
-  int count = 0;
+// Exponentials of `rows` rows, a multiple of rows_at_once.
+template <class T>
+struct exponentials_kernel {
+  using arithmetic = arithmetic_t<T>;
 
-  // Moves `next` past the rows taken; calls skip(row) for each row of weight 0.
+  const T* const* from;
+  arithmetic* const* to;       // may be the same rows
+  row_sum<arithmetic>* sums;
+  int rows;
+  index_t columns;
+
+  template <int bytes>
+  SARA_INLINE void run() const {
+    using S = simd<arithmetic, bytes>;
+    const row_cut<S> cut(columns);
+    for (int r = 0; r < rows; r += rows_at_once) {
+      const T* const group[] = {from[r], from[r + 1], from[r + 2], from[r + 3]};
+      arithmetic* const results[] = {to[r], to[r + 1], to[r + 2], to[r + 3]};
+      row_sum<arithmetic> found[rows_at_once];
+      exponentiate<S>(group, cut, results, found);
+      for (int i = 0; i < rows_at_once; ++i) sums[r + i] = found[i];
+    }
+  }
+};
+
+// Adds the sum of factor times row to `total`, in double: a chunk is added up in arithmetic precision, chunks in double.
+template <class A>
+struct weighted_sum_kernel {
+  using arithmetic = A;
+
+  A* const* from;
+  const A* factors;
+  int rows;                    // a multiple of rows_at_once
+  index_t columns;
+  double* total;               // [columns]
+
+  template <int bytes>
+  SARA_INLINE void run() const {
+    using S = simd<A, bytes>;
+    const row_cut<S> cut(columns);
+    for (index_t e = 0; e < cut.full; e += S::lanes) add(total + e, sum_at<S>(e));
+    if (cut.tail) add(total + cut.tail_at, cut.only_fresh(sum_at<S>(cut.tail_at)));
+  }
+
+ private:
+  template <class S>
+  SARA_INLINE S sum_at(index_t e) const {
+    S sum = S::broadcast(0);
+    for (int r = 0; r < rows; r += rows_at_once) {
+      const S first = mul_add(load<S>(from[r] + e), S::broadcast(factors[r]), load<S>(from[r + 1] + e) * factors[r + 1]);
+      const S second = mul_add(load<S>(from[r + 2] + e), S::broadcast(factors[r + 2]), load<S>(from[r + 3] + e) * factors[r + 3]);
+      sum = sum + (first + second);
+    }
+    return sum;
+  }
+  template <int bytes>
+  SARA_INLINE static void add(double* to, const simd<A, bytes>& x) {
+    if constexpr (std::is_same_v<A, double>) {
+      store(to, load<simd<double, bytes>>(to) + x);
+    } else if constexpr (bytes == sizeof(A)) {
+      *to += static_cast<double>(x.v[0]);
+    } else {
+      simd<A, bytes / 2> half[2];
+      split(x, half[0], half[1]);
+      for (int h = 0; h < 2; ++h) {
+        using wide = simd<double, bytes>;
+        double* const at = to + h * wide::lanes;
+        store(at, load<wide>(at) + wide{__builtin_convertvector(half[h].v, typename wide::vector)});
+      }
+    }
+  }
+};
+
+// factor p (slope - sum of p slope), p being the rows of exponentials over their sums.
+template <class A, class G>
+struct softmax_gradient_kernel {
+  using arithmetic = A;
+
+  const A* const* from;
+  G* const* to;                // may be the same rows
+  const A* factors;
+  int rows;                    // a multiple of rows_at_once
+  index_t columns;
+  const A* slopes;             // [columns]
+  gradient_mode mode;
+
+  template <int bytes>
+  SARA_INLINE void run() const {
+    using S = simd<A, bytes>;
+    const row_cut<S> cut(columns);
+    const S tail_slope = load<S>(slopes + cut.tail_at);
+    for (int first = 0; first < rows; first += rows_at_once) {
+      S sum[rows_at_once], dot[rows_at_once], tail[rows_at_once];
+      each_row([&](auto r) __attribute__((always_inline)) {
+        tail[r] = load<S>(from[first + r] + cut.tail_at);   // before `to`, which may be the same row, overwrites it
+        sum[r] = cut.tail ? cut.only_fresh(tail[r]) : S::broadcast(0);
+        dot[r] = sum[r] * tail_slope;
+      });
+      for (index_t e = 0; e < cut.full; e += S::lanes) {
+        const S slope = load<S>(slopes + e);
+        each_row([&](auto r) __attribute__((always_inline)) {
+          const S x = load<S>(from[first + r] + e);
+          sum[r] = sum[r] + x;
+          dot[r] = mul_add(x, slope, dot[r]);
+        });
+      }
+      A times[rows_at_once], less[rows_at_once];
+      each_row([&](auto r) __attribute__((always_inline)) {
+        const A whole = sum_of_lanes(sum[r]);
+        times[r] = factors[first + r] / whole;
+        less[r] = -times[r] * (sum_of_lanes(dot[r]) / whole);
+      });
+      for (int r = 0; r < rows_at_once; ++r) {
+        const A* const row = from[first + r];
+        G* const out = to[first + r];
+        const S t = S::broadcast(times[r]), l = S::broadcast(less[r]), last = cut.tail ? load<S>(row + cut.tail_at) : S::broadcast(0);
+        if (mode == gradient_mode::overwrite) {
+          for (index_t e = 0; e < cut.full; e += S::lanes) store(out + e, load<S>(row + e) * mul_add(load<S>(slopes + e), t, l));
+          if (cut.tail) store(out + cut.tail_at, last * mul_add(tail_slope, t, l));
+        } else {
+          const S before = load<S>(out + cut.tail_at);
+          for (index_t e = 0; e < cut.full; e += S::lanes) store(out + e, load<S>(out + e) + load<S>(row + e) * mul_add(load<S>(slopes + e), t, l));
+          if (cut.tail) store(out + cut.tail_at, before + last * mul_add(tail_slope, t, l));
+        }
+      }
+    }
+  }
+};
+
+// Zeros to one row of any storage.
+template <class G>
+void clear_row(G* row, index_t columns) {
+  std::memset(static_cast<void*>(row), 0, static_cast<std::size_t>(columns) * sizeof(G));
+}
+
+// The rows of one sequence, by their place in it.
+template <class T>
+struct sequence_rows {
+  T* data = nullptr;
+  index_t stride = 0;          // elements from one token of the sequence to its next
+  T* operator[](index_t i) const { return data + i * stride; }
+};
+
+// Memory of one worker, for rows of `columns` values.
+template <class T, class G>
+struct row_scratch {
+  using A = arithmetic_t<T>;
+  index_t stride = 0;
+  A* exponentials = nullptr;   // a chunk of rows
+  A* ones = nullptr;           // what fills up a group: exponentials to read,
+  T* blank = nullptr;          // logits to read,
+  G* nowhere = nullptr;        // a row to write
+
+  void take(carver& memory, index_t columns) {
+    stride = (columns + 15) / 16 * 16;
+    exponentials = memory.take<A>(chunk_rows(columns) * stride);
+    ones = memory.take<A>(stride);
+    blank = memory.take<T>(stride);
+    nowhere = memory.take<G>(stride);
+    for (index_t e = 0; memory.carves() && e < stride; ++e) {
+      ones[e] = A(1);
+      store_value(blank[e], A(0));
+      store_value(nowhere[e], A(0));
+    }
+  }
+};
+
+// A chunk of a sequence's rows that have weight, in order; filled up to a group with rows that count for nothing.
+template <class T>
+struct row_chunk {
+  using A = arithmetic_t<T>;
+
+  int count = 0, filled = 0;
+  index_t row[most_chunk_rows];
+  A weight[most_chunk_rows];
+
+  // Moves `next` past the rows taken; calls skip(row) for each row of weight 0, which nobody reads.
   template <class Skip>
-  SARA_INLINE void gather(index_t& next, index_t end, const A* weights, index_t weight_step, const Skip& skip) {
-    count = 0;
-    for (; next < end && count < rows_at_once; ++next) {
+  void gather(index_t& next, index_t end, index_t most, const A* weights, index_t weight_step, const Skip& skip) {
+    for (count = 0; next < end && count < most; ++next) {
       const A w = weights ? weights[next * weight_step] : A(1);
       if (w != 0) {
         row[count] = next;
@@ -129,177 +269,77 @@ struct row_group {
         skip(next);
       }
     }
+    filled = (count + rows_at_once - 1) / rows_at_once * rows_at_once;
+  }
+
+  // Exponentials of the chunk's rows, to their rows of `to`; sums of both.
+  template <class G>
+  void exponentiate(instruction_set isa, index_t columns, const sequence_rows<const T>& logits, A** to, row_sum<A>* sums, const row_scratch<T, G>& scratch) const {
+    const T* from[most_chunk_rows];
+    for (int r = 0; r < filled; ++r) from[r] = r < count ? logits[row[r]] : scratch.blank;
+    run_kernel(isa, columns, exponentials_kernel<T>{from, to, sums, filled, columns});
   }
 };
 
-// Sum over a block's rows of weight times softmax, in double. Leaves the exponentials of each row in `parked` where that is
-// given, for row_gradients.
-template <class T, class G>
-struct row_sums {
-  using arithmetic = arithmetic_t<T>;
-
+// What both sweeps know of the rows [begin, end) of a sequence.
+template <class T>
+struct row_block {
+  instruction_set isa;
   sequence_rows<const T> logits;
-  sequence_rows<arithmetic> parked;
-  const arithmetic* weights = nullptr;   // of the sequence's tokens; absent: 1
+  const arithmetic_t<T>* weights = nullptr;   // of the sequence's tokens; absent: 1
   index_t weight_step = 1;
   index_t begin = 0, end = 0, columns = 0;
-  double* partial = nullptr;             // [columns], written
-  double* total = nullptr;               // [columns], `partial` is added to it where it is given
-  row_scratch<T, G> scratch;
-
-  template <int bytes>
-  SARA_INLINE void run() const {
-    using A = arithmetic;
-    using S = simd<A, bytes>;
-    const row_cut<S> cut(columns);
-    const index_t width = cut.full + (cut.tail ? S::lanes : 0);
-    std::memset(partial, 0, static_cast<std::size_t>(columns) * sizeof(double));
-    for (index_t e = 0; e < width; e += S::lanes) store(scratch.sums + e, S::broadcast(0));
-
-    index_t next = begin, rows = 0;
-    row_group<A> group;
-    for (;;) {
-      group.gather(next, end, weights, weight_step, [](index_t) __attribute__((always_inline)) {});
-      if (!group.count) break;
-      const T* from[rows_at_once];
-      A *to[rows_at_once], factor[rows_at_once];
-      row_sum<A> sum[rows_at_once];
-      each_row([&](auto r) __attribute__((always_inline)) {
-        const bool there = r < group.count;
-        from[r] = there ? logits[group.row[r]] : scratch.blank;
-        to[r] = there && parked.data ? parked[group.row[r]] : scratch.exponentials + r * scratch.stride;
-      });
-      exponentiate<S>(from, cut, to, sum);
-      each_row([&](auto r) __attribute__((always_inline)) { factor[r] = r < group.count ? group.weight[r] / sum[r].sum : A(0); });
-
-      const auto add_rows = [&](index_t from_column, A* sums) __attribute__((always_inline)) {
-        S x = load<S>(to[0] + from_column) * factor[0];
-        x = mul_add(load<S>(to[1] + from_column), S::broadcast(factor[1]), x);
-        x = mul_add(load<S>(to[2] + from_column), S::broadcast(factor[2]), x);
-        x = mul_add(load<S>(to[3] + from_column), S::broadcast(factor[3]), x);
-        store(sums, load<S>(sums) + x);
-      };
-      for (index_t e = 0; e < cut.full; e += S::lanes) add_rows(e, scratch.sums + e);
-      if (cut.tail) add_rows(cut.tail_at, scratch.sums + cut.full);
-      rows += rows_at_once;
-      if (rows % rows_per_flush == 0) flush(cut);
-    }
-    if (rows % rows_per_flush != 0) flush(cut);
-    if (total) add<bytes>(total, partial);
-  }
-
- private:
-  // Moves the sums from arithmetic precision to double.
-  template <class S>
-  SARA_INLINE void flush(const row_cut<S>& cut) const {
-    using D = simd<double, S::lanes * 8 <= 64 ? S::lanes * 8 : 64>;
-    const index_t repeated = cut.full - cut.tail_at;
-    for (index_t e = 0; e < cut.full; e += D::lanes) store(partial + e, load<D>(partial + e) + load<D>(scratch.sums + e));
-    if (cut.tail)
-      for (index_t i = repeated; i < S::lanes; ++i) partial[cut.tail_at + i] += static_cast<double>(scratch.sums[cut.full + i]);
-    for (index_t e = 0; e < cut.full + (cut.tail ? S::lanes : 0); e += S::lanes) store(scratch.sums + e, S::broadcast(0));
-  }
-  template <int bytes>
-  SARA_INLINE void add(double* to, const double* from) const {
-    using D = simd<double, bytes < 8 ? 8 : bytes>;
-    index_t e = 0;
-    for (; e + D::lanes <= columns; e += D::lanes) store(to + e, load<D>(to + e) + load<D>(from + e));
-    for (; e < columns; ++e) to[e] += from[e];
-  }
 };
 
-// Zeros to one row of any storage.
-template <class G>
-SARA_INLINE void clear_row(G* row, index_t columns) { std::memset(static_cast<void*>(row), 0, static_cast<std::size_t>(columns) * sizeof(G)); }
-
-// The gradient through the softmax of a block's rows: coefficient * weight * p (slope - sum of p slope). Takes the exponentials from
-// `parked`, or computes them again from the logits.
+// The weighted sum of a block's softmax rows to `total` [columns]. Leaves the exponentials of each row in `parked` where that is given.
 template <class T, class G>
-struct row_gradients {
-  using arithmetic = arithmetic_t<T>;
-
-  sequence_rows<const T> logits;
-  sequence_rows<const arithmetic> parked;
-  sequence_rows<G> gradient;
-  const arithmetic* slopes = nullptr;    // [columns]
-  double coefficient = 0;
-  const arithmetic* weights = nullptr;
-  index_t weight_step = 1;
-  index_t begin = 0, end = 0, columns = 0;
-  gradient_mode mode = gradient_mode::overwrite;
-  row_scratch<T, G> scratch;
-
-  template <int bytes>
-  SARA_INLINE void run() const {
-    using A = arithmetic;
-    using S = simd<A, bytes>;
-    const row_cut<S> cut(columns);
-    const auto clear = [this](index_t row) __attribute__((always_inline)) {
-      if (mode == gradient_mode::overwrite) clear_row(gradient[row], columns);
-    };
-    index_t next = begin;
-    row_group<A> group;
-    for (;;) {
-      group.gather(next, end, weights, weight_step, clear);
-      if (!group.count) break;
-      const A* from[rows_at_once];
-      G* to[rows_at_once];
-      A factor[rows_at_once];
-      each_row([&](auto r) __attribute__((always_inline)) {
-        const bool there = r < group.count;
-        from[r] = there ? parked[group.row[r]] : scratch.ones;
-        to[r] = there ? gradient[group.row[r]] : scratch.nowhere;
-        factor[r] = there ? static_cast<A>(coefficient * static_cast<double>(group.weight[r])) : A(0);
-      });
-      if (!parked.data) {
-        const T* rows[rows_at_once];
-        A* own[rows_at_once];
-        row_sum<A> ignored[rows_at_once];
-        each_row([&](auto r) __attribute__((always_inline)) {
-          rows[r] = r < group.count ? logits[group.row[r]] : scratch.blank;
-          from[r] = own[r] = scratch.exponentials + r * scratch.stride;
-        });
-        exponentiate<S>(rows, cut, own, ignored);
-      }
-      differentiate<S>(from, cut, factor, to);
-    }
+void sum_softmax_rows(const row_block<T>& block, const sequence_rows<arithmetic_t<T>>& parked, double* total, const row_scratch<T, G>& scratch) {
+  using A = arithmetic_t<T>;
+  std::memset(total, 0, static_cast<std::size_t>(block.columns) * sizeof(double));
+  const index_t most = chunk_rows(block.columns);
+  row_chunk<T> chunk;
+  for (index_t next = block.begin; chunk.gather(next, block.end, most, block.weights, block.weight_step, [](index_t) {}), chunk.count > 0;) {
+    A *exponentials[most_chunk_rows], factors[most_chunk_rows];
+    row_sum<A> sums[most_chunk_rows];
+    for (int r = 0; r < chunk.filled; ++r)
+      exponentials[r] = r < chunk.count && parked.data ? parked[chunk.row[r]] : scratch.exponentials + r * scratch.stride;
+    chunk.exponentiate(block.isa, block.columns, block.logits, exponentials, sums, scratch);
+    for (int r = 0; r < chunk.filled; ++r) factors[r] = r < chunk.count ? chunk.weight[r] / sums[r].sum : A(0);
+    run_kernel(block.isa, block.columns, weighted_sum_kernel<A>{exponentials, factors, chunk.filled, block.columns, total});
   }
+}
 
- private:
-  template <class S>
-  SARA_INLINE void differentiate(const arithmetic* const (&from)[rows_at_once], const row_cut<S>& cut, const arithmetic (&factor)[rows_at_once],
-                                 G* const (&to)[rows_at_once]) const {
-    using A = arithmetic;
-    S sum[rows_at_once], dot[rows_at_once], tail[rows_at_once];
-    const S tail_slope = load<S>(slopes + cut.tail_at);
-    each_row([&](auto r) __attribute__((always_inline)) {
-      tail[r] = load<S>(from[r] + cut.tail_at);   // before `to`, which may be the same row, overwrites it
-      sum[r] = cut.tail ? cut.only_fresh(tail[r]) : S::broadcast(0);
-      dot[r] = sum[r] * tail_slope;
-    });
-    for (index_t e = 0; e < cut.full; e += S::lanes) {
-      const S slope = load<S>(slopes + e);
-      each_row([&](auto r) __attribute__((always_inline)) {
-        const S x = load<S>(from[r] + e);
-        sum[r] = sum[r] + x;
-        dot[r] = mul_add(x, slope, dot[r]);
-      });
+// The gradient of a block's rows: coefficient * weight * p (slope - sum of p slope). Takes the exponentials from `parked`, or
+// computes them again from the logits.
+template <class T, class G>
+void differentiate_softmax_rows(const row_block<T>& block, const sequence_rows<const arithmetic_t<T>>& parked, const arithmetic_t<T>* slopes, double coefficient,
+                                gradient_mode mode, const sequence_rows<G>& gradient, const row_scratch<T, G>& scratch) {
+  using A = arithmetic_t<T>;
+  const index_t most = chunk_rows(block.columns);
+  const auto clear = [&](index_t row) {
+    if (mode == gradient_mode::overwrite) clear_row(gradient[row], block.columns);
+  };
+  row_chunk<T> chunk;
+  for (index_t next = block.begin; chunk.gather(next, block.end, most, block.weights, block.weight_step, clear), chunk.count > 0;) {
+    const A* exponentials[most_chunk_rows];
+    A factors[most_chunk_rows];
+    G* to[most_chunk_rows];
+    if (!parked.data) {
+      A* own[most_chunk_rows];
+      row_sum<A> ignored[most_chunk_rows];
+      for (int r = 0; r < chunk.filled; ++r) own[r] = scratch.exponentials + r * scratch.stride;
+      chunk.exponentiate(block.isa, block.columns, block.logits, own, ignored, scratch);
+      std::copy_n(own, chunk.filled, exponentials);
     }
-    each_row([&](auto r) __attribute__((always_inline)) {
-      const A whole = sum_of_lanes(sum[r]), mean = sum_of_lanes(dot[r]) / whole, f = factor[r] / whole;
-      const S times = S::broadcast(f), less = S::broadcast(-f * mean);
-      if (mode == gradient_mode::overwrite) {
-        for (index_t e = 0; e < cut.full; e += S::lanes) store(to[r] + e, load<S>(from[r] + e) * mul_add(load<S>(slopes + e), times, less));
-        if (cut.tail) store(to[r] + cut.tail_at, tail[r] * mul_add(tail_slope, times, less));
-      } else {
-        const S before = load<S>(to[r] + cut.tail_at);
-        for (index_t e = 0; e < cut.full; e += S::lanes)
-          store(to[r] + e, load<S>(to[r] + e) + load<S>(from[r] + e) * mul_add(load<S>(slopes + e), times, less));
-        if (cut.tail) store(to[r] + cut.tail_at, before + tail[r] * mul_add(tail_slope, times, less));
-      }
-    });
+    for (int r = 0; r < chunk.filled; ++r) {
+      const bool counts = r < chunk.count;
+      if (parked.data) exponentials[r] = counts ? parked[chunk.row[r]] : scratch.ones;
+      to[r] = counts ? gradient[chunk.row[r]] : scratch.nowhere;
+      factors[r] = counts ? static_cast<A>(coefficient * static_cast<double>(chunk.weight[r])) : A(0);
+    }
+    run_kernel(block.isa, block.columns, softmax_gradient_kernel<A, G>{exponentials, to, factors, chunk.filled, block.columns, slopes, mode});
   }
-};
+}
 
 }  // inline namespace SARA_ABI
 }  // namespace sara

@@ -64,10 +64,8 @@ SARA_INLINE simd<A, bytes> keep(const simd<A, bytes>& sum) {
 #if defined(__FAST_MATH__) && !defined(__CUDACC__)
 #if defined(__clang__)
   x.v = __arithmetic_fence(x.v);
-#elif defined(__x86_64__)
-  asm("" : "+x"(x.v));
 #else
-  asm("" : "+w"(x.v));
+  x.v = __builtin_assoc_barrier(x.v);
 #endif
 #endif
   return x;

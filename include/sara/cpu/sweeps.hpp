@@ -77,10 +77,9 @@ class softmax_sweeps {
       mine.rows.take(memory, experts);
       mine.sums = memory.take<double>(2 * experts);
       mine.slopes = memory.take<A>(experts);
-      mine.park_stride = mine.rows.stride;
-      const index_t fits = park_bytes / (mine.park_stride * static_cast<index_t>(sizeof(A)));
+      const index_t fits = park_bytes / (mine.rows.stride * static_cast<index_t>(sizeof(A)));
       mine.parked_rows = gradient.given() && first_sweep && !parks_in_gradient() ? std::min(tokens, fits) : 0;
-      mine.parked = memory.take<A>(mine.parked_rows * mine.park_stride);
+      mine.parked = memory.take<A>(mine.parked_rows * mine.rows.stride);
       if (memory.carves()) workers_[w] = mine;
     }
   }
@@ -139,7 +138,7 @@ class softmax_sweeps {
     double* sums = nullptr;   // [2, experts]: of a sequence, of a block
     A* slopes = nullptr;
     A* parked = nullptr;      // exponentials of a sequence that fits
-    index_t parked_rows = 0, park_stride = 0;
+    index_t parked_rows = 0;
   };
   struct split_unit {
     index_t layer = 0, sequence = 0, first_sum = 0, first_gradient = 0;
@@ -163,60 +162,41 @@ class softmax_sweeps {
   }
   const A* weights_of(index_t s) const { return token_weights.given() ? token_weights.data() + plan[s].rows.first : nullptr; }
 
-  row_sums<T, G> sums_kernel(index_t l, index_t s, const worker_memory& mine) const {
-    row_sums<T, G> kernel;
-    kernel.logits = rows_of(logits[l], s);
-    kernel.weights = weights_of(s);
-    kernel.weight_step = plan[s].rows.step;
-    kernel.columns = logits.columns();
-    kernel.scratch = mine.rows;
-    if constexpr (std::is_same_v<G, A>)
-      if (gradient.given() && parks_in_gradient()) kernel.parked = rows_of(gradient[l], s);
-    return kernel;
+  row_block<T> block_of(index_t l, index_t s, index_t b) const {
+    const block_cut cut(plan[s].rows.count);
+    const index_t begin = b * cut.length;
+    return {isa_, rows_of(logits[l], s), weights_of(s), plan[s].rows.step, begin, std::min(plan[s].rows.count, begin + cut.length), logits.columns()};
   }
-  row_gradients<T, G> gradients_kernel(index_t l, index_t s, const worker_memory& mine) const {
-    row_gradients<T, G> kernel;
-    kernel.logits = rows_of(logits[l], s);
-    kernel.gradient = rows_of(gradient[l], s);
-    kernel.weights = weights_of(s);
-    kernel.weight_step = plan[s].rows.step;
-    kernel.columns = logits.columns();
-    kernel.mode = mode;
-    kernel.scratch = mine.rows;
+  // Where a unit's exponentials wait for the second sweep: the gradient's own rows, if they can hold them.
+  sequence_rows<A> parked_of(index_t l, index_t s) const {
     if constexpr (std::is_same_v<G, A>)
-      if (first_sweep && parks_in_gradient()) kernel.parked = {kernel.gradient.data, kernel.gradient.stride};
-    return kernel;
+      if (first_sweep && gradient.given() && parks_in_gradient()) return rows_of(gradient[l], s);
+    return {};
+  }
+  void differentiate(index_t l, index_t s, index_t b, const sequence_rows<A>& parked, const A* slopes, double coefficient, const worker_memory& mine) const {
+    differentiate_softmax_rows<T, G>(block_of(l, s, b), {parked.data, parked.stride}, slopes, coefficient, mode, rows_of(gradient[l], s), mine.rows);
   }
 
   void whole_unit(index_t l, index_t s, int worker) {
     const worker_memory& mine = workers_[worker];
-    const index_t tokens = plan[s].rows.count, experts = logits.columns();
-    const sequence_rows<A> parked = tokens <= mine.parked_rows ? sequence_rows<A>{mine.parked, mine.park_stride} : sequence_rows<A>{};
+    const index_t tokens = plan[s].rows.count, experts = logits.columns(), blocks = block_cut(tokens).blocks;
+    sequence_rows<A> parked = parked_of(l, s);
+    if (tokens <= mine.parked_rows) parked = {mine.parked, mine.rows.stride};
+    double *const sums = mine.sums, *const of_block = mine.sums + experts;
     if (first_sweep) {
-      std::memset(mine.sums, 0, static_cast<std::size_t>(experts) * sizeof(double));
-      row_sums<T, G> kernel = sums_kernel(l, s, mine);
-      if (parked.data) kernel.parked = parked;
-      kernel.total = mine.sums;
-      kernel.partial = mine.sums + experts;
-      const block_cut cut(tokens);
-      for (index_t b = 0; b < cut.blocks; ++b) {
-        kernel.begin = b * cut.length;
-        kernel.end = std::min(tokens, kernel.begin + cut.length);
-        run_kernel(isa_, experts, kernel);
+      std::memset(sums, 0, static_cast<std::size_t>(experts) * sizeof(double));
+      for (index_t b = 0; b < blocks; ++b) {
+        sum_softmax_rows(block_of(l, s, b), parked, of_block, mine.rows);
+        add_row(sums, of_block);
       }
     }
-    const double coefficient = (*step_)(l, s, mine.sums, mine.sums + experts, mine.slopes);
+    const double coefficient = (*step_)(l, s, sums, of_block, mine.slopes);
     if (!gradient.given()) return;
-    row_gradients<T, G> kernel = gradients_kernel(l, s, mine);
-    if (parked.data) kernel.parked = {parked.data, parked.stride};
-    kernel.slopes = mine.slopes;
-    kernel.coefficient = coefficient;
-    const block_cut cut(tokens);
-    for (index_t b = cut.blocks; b-- > 0;) {   // backwards: the last rows are still in the cache
-      kernel.begin = b * cut.length;
-      kernel.end = std::min(tokens, kernel.begin + cut.length);
-      run_kernel(isa_, experts, kernel);
-    }
+    for (index_t b = blocks; b-- > 0;) differentiate(l, s, b, parked, mine.slopes, coefficient, mine);   // backwards: the last rows are warm
+  }
+
+  void add_row(double* sums, const double* row) const {
+    for (index_t e = 0; e < logits.columns(); ++e) sums[e] += row[e];
   }
 
   split_unit& unit_of(index_t ticket, index_t split_unit::*first) const {
@@ -228,37 +208,24 @@ class softmax_sweeps {
   void sum_block(index_t ticket, int worker) {
     const worker_memory& mine = workers_[worker];
     split_unit& unit = unit_of(ticket, &split_unit::first_sum);
-    const index_t tokens = plan[unit.sequence].rows.count, experts = logits.columns(), b = ticket - unit.first_sum;
-    const block_cut cut(tokens);
-    if (first_sweep) {
-      row_sums<T, G> kernel = sums_kernel(unit.layer, unit.sequence, mine);
-      kernel.partial = unit.partials + b * experts;
-      kernel.begin = b * cut.length;
-      kernel.end = std::min(tokens, kernel.begin + cut.length);
-      run_kernel(isa_, experts, kernel);
-    }
+    const index_t experts = logits.columns(), b = ticket - unit.first_sum;
+    if (first_sweep)
+      sum_softmax_rows(block_of(unit.layer, unit.sequence, b), parked_of(unit.layer, unit.sequence), unit.partials + b * experts, mine.rows);
     if (unit.waiting.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-    if (first_sweep) {
+
+    if (first_sweep) {   // the last block is in: add all, in order
       std::memset(mine.sums, 0, static_cast<std::size_t>(experts) * sizeof(double));
-      for (index_t i = 0; i < cut.blocks; ++i)
-        for (index_t e = 0; e < experts; ++e) mine.sums[e] += unit.partials[i * experts + e];
+      const index_t blocks = block_cut(plan[unit.sequence].rows.count).blocks;
+      for (index_t i = 0; i < blocks; ++i) add_row(mine.sums, unit.partials + i * experts);
     }
     unit.coefficient = (*step_)(unit.layer, unit.sequence, mine.sums, mine.sums + experts, unit.slopes);
     unit.ready.store(true, std::memory_order_release);
   }
 
   void gradient_block(index_t ticket, int worker) {
-    const worker_memory& mine = workers_[worker];
     split_unit& unit = unit_of(ticket, &split_unit::first_gradient);
-    const index_t tokens = plan[unit.sequence].rows.count, b = ticket - unit.first_gradient;
-    const block_cut cut(tokens);
-    row_gradients<T, G> kernel = gradients_kernel(unit.layer, unit.sequence, mine);
-    kernel.slopes = unit.slopes;
-    kernel.begin = b * cut.length;
-    kernel.end = std::min(tokens, kernel.begin + cut.length);
     while (!unit.ready.load(std::memory_order_acquire)) std::this_thread::yield();
-    kernel.coefficient = unit.coefficient;
-    run_kernel(isa_, logits.columns(), kernel);
+    differentiate(unit.layer, unit.sequence, ticket - unit.first_gradient, parked_of(unit.layer, unit.sequence), unit.slopes, unit.coefficient, workers_[worker]);
   }
 
   void without_weight(index_t l, index_t s) {

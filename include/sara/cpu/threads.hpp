@@ -23,9 +23,9 @@ class worker_task {
  public:
   template <class F>
     requires(!std::is_same_v<std::remove_cvref_t<F>, worker_task> && std::is_invocable_v<F&, int>)
-  SARA_INLINE explicit worker_task(F& f) : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))), call_(call_with_worker<F>) {}
+  SARA_HOST_INLINE explicit worker_task(F& f) : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))), call_(call_with_worker<F>) {}
 
-  SARA_INLINE void operator()(int worker) const { call_(object_, worker); }
+  SARA_HOST_INLINE void operator()(int worker) const { call_(object_, worker); }
 
  private:
   void* object_;
@@ -47,10 +47,10 @@ class parallel_for {
   parallel_for() = default;
   template <class F>
     requires(!std::is_same_v<std::remove_cvref_t<F>, parallel_for> && std::is_invocable_v<F&, int, worker_task>)
-  SARA_INLINE parallel_for(F& f) : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))), call_(call_with_task<F>) {}
+  SARA_HOST_INLINE parallel_for(F& f) : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))), call_(call_with_task<F>) {}
 
-  SARA_INLINE explicit operator bool() const { return call_ != nullptr; }
-  SARA_INLINE void operator()(int workers, worker_task task) const { call_(object_, workers, task); }
+  SARA_HOST_INLINE explicit operator bool() const { return call_ != nullptr; }
+  SARA_HOST_INLINE void operator()(int workers, worker_task task) const { call_(object_, workers, task); }
 
  private:
   void* object_ = nullptr;
@@ -69,6 +69,13 @@ inline int available_threads() {
   return n ? static_cast<int>(n) : 1;
 }
 
+// What a spawned thread does. A type of this namespace, so that what std::thread makes of it is of these flags too.
+struct spawned_worker {
+  worker_task task;
+  int number;
+  void operator()() const { task(number); }
+};
+
 // The default: a thread for each worker but the caller's own.
 inline void spawn_threads(int workers, worker_task task) {
   struct joined {
@@ -82,7 +89,7 @@ inline void spawn_threads(int workers, worker_task task) {
 #if defined(__cpp_exceptions)
   try {
 #endif
-    for (int w = 1; w < workers; ++w, ++all.count) all.threads[all.count] = std::thread(task, w);
+    for (int w = 1; w < workers; ++w, ++all.count) all.threads[all.count] = std::thread(spawned_worker{task, w});
 #if defined(__cpp_exceptions)
   } catch (const std::system_error&) {   // no more threads to be had: the caller does their work
     for (int w = all.count + 1; w < workers; ++w) task(w);
@@ -107,7 +114,7 @@ struct pool_worker {
 // Waits until `value` is no longer `old`: a short spin, then the kernel.
 template <class A, class V>
 void wait_while(A& value, V old) {
-  constexpr int spins = 4000;   // about 10 us: longer than the gap between the calls of a training step's layers
+  constexpr int spins = 400;   // some 2 to 10 us: longer than the gap between the calls of a training step
   for (int i = 0; i < spins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
 #if defined(__x86_64__)
@@ -124,11 +131,11 @@ void wait_while(A& value, V old) {
 class thread_pool {
  public:
   // `threads` workers, the caller's thread being one of them; 0: as many as this process may run on.
-  SARA_INLINE explicit thread_pool(int threads = 0) : size_(threads > 0 ? threads : available_threads()) {
+  SARA_HOST_INLINE explicit thread_pool(int threads = 0) : size_(threads > 0 ? threads : available_threads()) {
     threads_ = new std::thread[static_cast<std::size_t>(size_)];
     for (int w = 1; w < size_; ++w) threads_[w] = std::thread(pool_worker{this, w});
   }
-  SARA_INLINE ~thread_pool() {
+  SARA_HOST_INLINE ~thread_pool() {
     stop_.store(true, std::memory_order_relaxed);
     wake();
     for (int w = 1; w < size_; ++w) threads_[w].join();
@@ -137,9 +144,9 @@ class thread_pool {
   thread_pool(const thread_pool&) = delete;
   thread_pool& operator=(const thread_pool&) = delete;
 
-  SARA_INLINE int size() const { return size_; }
+  SARA_HOST_INLINE int size() const { return size_; }
 
-  SARA_INLINE void operator()(int workers, worker_task task) {
+  SARA_HOST_INLINE void operator()(int workers, worker_task task) {
     while (busy_.exchange(true, std::memory_order_acquire)) busy_.wait(true, std::memory_order_relaxed);
     task_ = &task;
     workers_ = workers;
@@ -154,11 +161,11 @@ class thread_pool {
  private:
   friend struct SARA_ABI::pool_worker;
 
-  SARA_INLINE void wake() {
+  SARA_HOST_INLINE void wake() {
     round_.fetch_add(1, std::memory_order_release);
     round_.notify_all();
   }
-  SARA_INLINE void run_share(int w) const {
+  SARA_HOST_INLINE void run_share(int w) const {
     for (int i = w; i < workers_; i += size_) (*task_)(i);
   }
 

@@ -5,7 +5,8 @@
 #pragma once
 
 #if defined(__CUDACC__)
-#error "sara's Eigen headers are for a host compiler: Eigen turns its vectorisation off under nvcc, and objects built both ways then disagree"
+#error \
+    "sara's Eigen headers are for a host compiler: Eigen turns its vectorisation off under nvcc, and objects built both ways then disagree"
 #endif
 
 #include <Eigen/Core>
@@ -15,38 +16,33 @@
 #include "../core/config.hpp"
 
 namespace Eigen {
-template <typename DerivativeType>
-class AutoDiffScalar;   // declared only: who uses it includes <unsupported/Eigen/AutoDiff>
+template <typename DerivativeType> class AutoDiffScalar;   // declared only: who uses it includes <unsupported/Eigen/AutoDiff>
 }
 
 namespace sara::eigen {
 
-template <class S>
-inline constexpr bool is_auto_diff = false;
-template <class D>
-inline constexpr bool is_auto_diff<Eigen::AutoDiffScalar<D>> = true;
+template <class S> inline constexpr bool is_auto_diff = false;
+template <class D> inline constexpr bool is_auto_diff<Eigen::AutoDiffScalar<D>> = true;
 
 // The scalar that an expression of AutoDiffScalars evaluates to.
-template <class S>
-using auto_diff_value = Eigen::AutoDiffScalar<typename S::DerType::PlainObject>;
+template <class S> using auto_diff_value = Eigen::AutoDiffScalar<typename S::DerType::PlainObject>;
 
-}  // namespace sara::eigen
+}   // namespace sara::eigen
 
 namespace Eigen {
 inline namespace SARA_ABI {
 
 // Of two expressions; of two scalars of one type it is sara::math's.
 template <class X, class Y>
-  requires(sara::eigen::is_auto_diff<X> && sara::eigen::is_auto_diff<Y> && !std::is_same_v<X, Y>)
-sara::eigen::auto_diff_value<X> select(bool condition, const X& yes, const Y& no) {
+requires(sara::eigen::is_auto_diff<X>&& sara::eigen::is_auto_diff<Y> &&
+         !std::is_same_v<X, Y>) sara::eigen::auto_diff_value<X> select(bool condition, const X& yes, const Y& no) {
   if (condition) return yes;
   return no;
 }
 
 // d log1p(x) = dx / (1 + x)
 template <class X>
-  requires(sara::eigen::is_auto_diff<X>)
-sara::eigen::auto_diff_value<X> log1p(const X& x) {
+requires(sara::eigen::is_auto_diff<X>) sara::eigen::auto_diff_value<X> log1p(const X& x) {
   using std::log1p;
   using R = typename X::Scalar;
   return {log1p(x.value()), x.derivatives() * R(R(1) / (R(1) + x.value()))};
@@ -54,12 +50,11 @@ sara::eigen::auto_diff_value<X> log1p(const X& x) {
 
 // d atanh(x) = dx / ((1 - x) (1 + x))
 template <class X>
-  requires(sara::eigen::is_auto_diff<X>)
-sara::eigen::auto_diff_value<X> atanh(const X& x) {
+requires(sara::eigen::is_auto_diff<X>) sara::eigen::auto_diff_value<X> atanh(const X& x) {
   using std::atanh;
   using R = typename X::Scalar;
   return {atanh(x.value()), x.derivatives() * R(R(1) / ((R(1) - x.value()) * (R(1) + x.value())))};
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace Eigen
+}   // namespace SARA_ABI
+}   // namespace Eigen

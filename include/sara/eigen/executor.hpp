@@ -3,10 +3,14 @@
 //
 // Everything is written to be read: one row at a time, in array expressions, on one thread. Rows are computed with in the
 // arithmetic of their storage (core/types.hpp), what is summed over tokens in `wide`, one token after the other.
+//
+// Scalars may be AutoDiffScalars whose derivatives are not there yet (constants): each product of two is made a scalar of its own,
+// W(a * b), as Eigen 3.4 gives only those, not the expressions in a longer formula, the size of their neighbours' derivatives.
 #pragma once
 
 #if defined(__CUDACC__)
-#error "sara's Eigen headers are for a host compiler: Eigen turns its vectorisation off under nvcc, and objects built both ways then disagree"
+#error \
+    "sara's Eigen headers are for a host compiler: Eigen turns its vectorisation off under nvcc, and objects built both ways then disagree"
 #endif
 
 #include <Eigen/Core>
@@ -28,32 +32,24 @@ struct eigen_executor {
 namespace eigen {
 inline namespace SARA_ABI {
 
-template <class A>
-using array = Eigen::Array<A, 1, Eigen::Dynamic>;
+template <class A> using array = Eigen::Array<A, 1, Eigen::Dynamic>;
 
 // What sums over tokens and a step on [experts] are computed in: double for float, else the scalar itself.
-template <class A>
-using wide = std::conditional_t<std::is_same_v<A, float>, double, A>;
+template <class A> using wide = std::conditional_t<std::is_same_v<A, float>, double, A>;
 
 // Scalars whose data a checked build looks at.
-template <class A>
-inline constexpr bool checks_data_of = std::is_floating_point_v<A>;
+template <class A> inline constexpr bool checks_data_of = std::is_floating_point_v<A>;
 
 // A number of the options as a scalar.
-template <class A>
-A scalar(double x) {
-  return A(static_cast<typename Eigen::NumTraits<A>::Literal>(x));
-}
+template <class A> A scalar(double x) { return A(static_cast<typename Eigen::NumTraits<A>::Literal>(x)); }
 
 // A row of storage in its arithmetic type.
-template <class T>
-array<arithmetic_t<T>> load_row(const T* row, index_t columns) {
+template <class T> array<arithmetic_t<T>> load_row(const T* row, index_t columns) {
   return array<arithmetic_t<T>>::NullaryExpr(columns, [row](Eigen::Index e) { return load_value(row[e]); });
 }
 
 // A row of arithmetic to storage: rounded once, after the addition where it is one.
-template <class G>
-void store_row(const array<arithmetic_t<G>>& x, gradient_mode mode, G* to) {
+template <class G> void store_row(const array<arithmetic_t<G>>& x, gradient_mode mode, G* to) {
   for (Eigen::Index e = 0; e < x.size(); ++e) {
     if (mode == gradient_mode::accumulate)
       store_value(to[e], load_value(to[e]) + x[e]);
@@ -62,35 +58,31 @@ void store_row(const array<arithmetic_t<G>>& x, gradient_mode mode, G* to) {
   }
 }
 
-template <class A>
-struct softmax_row {
+template <class A> struct softmax_row {
   array<A> probs;
   A log_sum_exp;
 };
 
 // NaN, +inf or only -inf in a row make all of it NaN.
-template <class A>
-softmax_row<A> softmax(const array<A>& logits) {
+template <class A> softmax_row<A> softmax(const array<A>& logits) {
   const A peak = logits.maxCoeff();
   // One exponential at a time: Eigen's own vector one gives 3e-39, not 0, for -inf.
   const array<A> powers = (logits - peak).unaryExpr([](const A& x) -> A {
     using std::exp;
     return exp(x);
   });
-  const A sum = powers.sum();
+  const wide<A> sum = powers.template cast<wide<A>>().sum();
   using std::log;
-  return {powers / sum, A(wide<A>(peak) + log(wide<A>(sum)))};
+  return {powers / A(sum), A(wide<A>(peak) + log(sum))};
 }
 
 // d loss / d logits of a row, from its probabilities and d loss / d probs: p (g - sum of p g).
-template <class A>
-array<A> softmax_gradient(const array<A>& probs, const array<A>& grad_probs) {
+template <class A> array<A> softmax_gradient(const array<A>& probs, const array<A>& grad_probs) {
   return probs * (grad_probs - (probs * grad_probs).sum());
 }
 
 // An optional array of weights: 1 where it is absent.
-template <class A>
-wide<A> weight_or_one(const vector_view<const A>& weights, index_t i) {
+template <class A> wide<A> weight_or_one(const vector_view<const A>& weights, index_t i) {
   return weights.given() ? wide<A>(weights[i]) : wide<A>(1);
 }
 
@@ -106,13 +98,11 @@ void visit_tokens(const token_range& rows, const vector_view<const A>& weights, 
       visit(t, weight);
   }
 }
-template <class A, class Visit>
-void visit_tokens(const token_range& rows, const vector_view<const A>& weights, const Visit& visit) {
+template <class A, class Visit> void visit_tokens(const token_range& rows, const vector_view<const A>& weights, const Visit& visit) {
   visit_tokens(rows, weights, visit, [](index_t) {});
 }
 
-template <class A>
-struct sequence {
+template <class A> struct sequence {
   token_range rows;
   wide<A> mass;   // sum of its token weights
 };
@@ -141,16 +131,13 @@ array<wide<A>> sum_of_softmax(const matrix_view<const T>& logits, const token_ra
 }
 
 // Rows of a gradient that get nothing: 0, or left as they are.
-template <class G>
-void clear_row_of(const matrix_view<G>& grad, index_t row, gradient_mode mode) {
+template <class G> void clear_row_of(const matrix_view<G>& grad, index_t row, gradient_mode mode) {
   if (mode == gradient_mode::overwrite) store_row<G>(array<arithmetic_t<G>>::Zero(grad.columns()), mode, grad.row(row));
 }
-template <class G>
-void clear_rows_of(const matrix_view<G>& grad, const token_range& rows, gradient_mode mode) {
+template <class G> void clear_rows_of(const matrix_view<G>& grad, const token_range& rows, gradient_mode mode) {
   for (index_t i = 0; i < rows.count; ++i) clear_row_of(grad, rows.first + i * rows.step, mode);
 }
-template <class G>
-void clear_rows_of_no_sequence(const layers_view<G>& grad, const sequences_view& sequences, gradient_mode mode) {
+template <class G> void clear_rows_of_no_sequence(const layers_view<G>& grad, const sequences_view& sequences, gradient_mode mode) {
   std::vector<bool> held(static_cast<std::size_t>(grad.rows()), false);
   for_each_sequence(sequences, grad.rows(), [&](index_t, const token_range& rows) {
     for (index_t i = 0; i < rows.count; ++i) held[static_cast<std::size_t>(rows.first + i * rows.step)] = true;
@@ -163,8 +150,8 @@ void clear_rows_of_no_sequence(const layers_view<G>& grad, const sequences_view&
 // The gradient of a sequence's rows, for d loss / d sum_of_softmax = coefficient * slopes. `grad` may be `logits`.
 template <class T, class G, class A = arithmetic_t<T>>
 void sum_of_softmax_gradient(const matrix_view<const T>& logits, const token_range& rows, const vector_view<const A>& token_weights,
-                             const array<std::type_identity_t<A>>& slopes, const wide<std::type_identity_t<A>>& coefficient, gradient_mode mode,
-                             const matrix_view<G>& grad) {
+                             const array<std::type_identity_t<A>>& slopes, const wide<std::type_identity_t<A>>& coefficient,
+                             gradient_mode mode, const matrix_view<G>& grad) {
   const auto gradient = [&](index_t t, const wide<A>& weight) {
     const array<A> probs = softmax(load_row(logits.row(t), logits.columns())).probs;
     store_row<G>(softmax_gradient(probs, slopes) * A(coefficient * weight), mode, grad.row(t));
@@ -172,6 +159,6 @@ void sum_of_softmax_gradient(const matrix_view<const T>& logits, const token_ran
   visit_tokens(rows, token_weights, gradient, [&](index_t t) { clear_row_of(grad, t, mode); });
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace eigen
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace eigen
+}   // namespace sara

@@ -11,7 +11,8 @@
 #pragma once
 
 #if defined(__CUDACC__)
-#error "sara's Eigen headers are for a host compiler: Eigen turns its vectorisation off under nvcc, and objects built both ways then disagree"
+#error \
+    "sara's Eigen headers are for a host compiler: Eigen turns its vectorisation off under nvcc, and objects built both ways then disagree"
 #endif
 
 #include <Eigen/Core>
@@ -29,21 +30,17 @@ concept eigen_dense = requires(std::remove_cvref_t<X>& x) {
 
 namespace eigen {
 
-template <class Derived>
-inline constexpr bool may_own_memory = std::is_base_of_v<Eigen::PlainObjectBase<Derived>, Derived>;
-template <class Plain, int options, class Stride>
-inline constexpr bool may_own_memory<Eigen::Ref<const Plain, options, Stride>> = true;
+template <class Derived> inline constexpr bool may_own_memory = std::is_base_of_v<Eigen::PlainObjectBase<Derived>, Derived>;
+template <class Plain, int options, class Stride> inline constexpr bool may_own_memory<Eigen::Ref<const Plain, options, Stride>> = true;
 
-template <class X>
-using derived_of = std::remove_cvref_t<decltype(std::declval<std::remove_cvref_t<X>&>().derived())>;
+template <class X> using derived_of = std::remove_cvref_t<decltype(std::declval<std::remove_cvref_t<X>&>().derived())>;
 
-}  // namespace eigen
+}   // namespace eigen
 
 inline namespace SARA_ABI {
 
 template <class X>
-  requires(eigen_dense<X> && (std::is_lvalue_reference_v<X> || !eigen::may_own_memory<eigen::derived_of<X>>))
-auto view(X&& x) {
+requires(eigen_dense<X> && (std::is_lvalue_reference_v<X> || !eigen::may_own_memory<eigen::derived_of<X>>)) auto view(X&& x) {
   using D = eigen::derived_of<X>;
   constexpr bool has_memory = (D::Flags & Eigen::DirectAccessBit) != 0;
   constexpr bool is_vector = D::IsVectorAtCompileTime != 0;
@@ -52,8 +49,10 @@ auto view(X&& x) {
     constexpr bool is_row_major = is_vector || D::IsRowMajor != 0;
     constexpr bool has_no_gaps = D::InnerStrideAtCompileTime == 1;
     static_assert(is_row_major,
-                  "sara::view: this Eigen matrix is column-major, but sara's rows are contiguous; declare it with Eigen::RowMajor, or view its transpose");
-    static_assert(has_no_gaps || !is_row_major, "sara::view: neighbours in a row of this Eigen object are not known to be next to each other in memory");
+                  "sara::view: this Eigen matrix is column-major, but sara's rows are contiguous; declare it with Eigen::RowMajor, or view "
+                  "its transpose");
+    static_assert(has_no_gaps || !is_row_major,
+                  "sara::view: neighbours in a row of this Eigen object are not known to be next to each other in memory");
     if constexpr (is_vector)
       return vector_view<std::remove_reference_t<decltype(*x.data())>>(x.data(), x.size());
     else
@@ -62,8 +61,8 @@ auto view(X&& x) {
 }
 
 template <class X>
-  requires(eigen_dense<X> && !std::is_lvalue_reference_v<X> && eigen::may_own_memory<eigen::derived_of<X>>)
-auto view(X&&) = delete;   // a temporary that owns its memory: the view would dangle
+requires(eigen_dense<X> && !std::is_lvalue_reference_v<X> &&
+         eigen::may_own_memory<eigen::derived_of<X>>) auto view(X&&) = delete;   // a temporary that owns its memory: the view would dangle
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -8,41 +8,26 @@
 namespace sara {
 inline namespace SARA_ABI {
 
-// Softmax of rows [begin, end).
-template <class T, class P>
-struct gate_softmax_kernel {
-  using arithmetic = arithmetic_t<T>;
+// Rows of exponentials to probabilities: times the inverse of their sums.
+template <class A, class P>
+struct normalize_kernel {
+  using arithmetic = A;
 
-  matrix_view<const T> logits;
-  matrix_view<P> probs;
-  vector_view<arithmetic> log_sum_exp;
-  index_t begin = 0, end = 0;
-  row_scratch<T, P> scratch;
+  const A* const* from;
+  const row_sum<A>* sums;
+  matrix_view<P> to;
+  index_t first;
+  int rows;
 
   template <int bytes>
   SARA_INLINE void run() const {
-    using A = arithmetic;
     using S = simd<A, bytes>;
-    const row_cut<S> cut(logits.columns());
-    for (index_t t = begin; t < end; t += rows_at_once) {
-      const T* from[rows_at_once];
-      A* own[rows_at_once];
-      row_sum<A> sum[rows_at_once];
-      const int count = static_cast<int>(std::min<index_t>(end - t, rows_at_once));
-      for (int r = 0; r < rows_at_once; ++r) {
-        from[r] = r < count ? logits.row(t + r) : scratch.blank;
-        own[r] = scratch.exponentials + r * scratch.stride;
-      }
-      exponentiate<S>(from, cut, own, sum);
-      for (int r = 0; r < count; ++r) {
-        if (probs.data()) {
-          P* const to = probs.row(t + r);
-          const S inverse = S::broadcast(A(1) / sum[r].sum);
-          for (index_t e = 0; e < cut.full; e += S::lanes) store(to + e, load<S>(own[r] + e) * inverse);
-          if (cut.tail) store(to + cut.tail_at, load<S>(own[r] + cut.tail_at) * inverse);
-        }
-        if (log_sum_exp.data()) log_sum_exp[t + r] = static_cast<A>(sum[r].peak.log_sum_exp(sum[r].sum));
-      }
+    const row_cut<S> cut(to.columns());
+    for (int r = 0; r < rows; ++r) {
+      P* const out = to.row(first + r);
+      const S inverse = S::broadcast(A(1) / sums[r].sum);
+      for (index_t e = 0; e < cut.full; e += S::lanes) store(out + e, load<S>(from[r] + e) * inverse);
+      if (cut.tail) store(out + cut.tail_at, load<S>(from[r] + cut.tail_at) * inverse);
     }
   }
 };
@@ -111,8 +96,18 @@ void gate_softmax_into(const cpu_executor& exec, const gate_softmax_inputs<T>& i
 
   const row_blocks blocks(tokens, experts);
   run_blocks(exec, worth_workers(exec, tokens * experts), blocks.count, [&](index_t block, int worker) {
-    gate_softmax_kernel<T, P> kernel{in.logits, out.probs, out.log_sum_exp, blocks.begin(block), blocks.end(block), scratch[worker]};
-    run_kernel(isa, experts, kernel);
+    using A = arithmetic_t<T>;
+    const sequence_rows<const T> logits{in.logits.data(), in.logits.row_stride()};
+    row_chunk<T> chunk;
+    for (index_t next = blocks.begin(block), first = next; next < blocks.end(block); first = next) {
+      chunk.gather(next, blocks.end(block), chunk_rows(experts), nullptr, 1, [](index_t) {});
+      A* exponentials[most_chunk_rows];
+      row_sum<A> sums[most_chunk_rows];
+      for (int r = 0; r < chunk.filled; ++r) exponentials[r] = scratch[worker].exponentials + r * scratch[worker].stride;
+      chunk.exponentiate(isa, experts, logits, exponentials, sums, scratch[worker]);
+      if (out.probs.given()) run_kernel(isa, experts, normalize_kernel<A, P>{exponentials, sums, out.probs, first, chunk.count});
+      for (int r = 0; out.log_sum_exp.given() && r < chunk.count; ++r) out.log_sum_exp[first + r] = static_cast<A>(sums[r].peak.log_sum_exp(sums[r].sum));
+    }
   });
 }
 

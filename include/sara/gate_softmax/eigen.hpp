@@ -9,7 +9,8 @@ inline namespace SARA_ABI {
 
 // Contract and formulas: sara/gate_softmax.hpp.
 template <class T, class P = T>
-void gate_softmax_into(const eigen_executor&, const gate_softmax_inputs<T>& in, const gate_softmax_outputs<std::type_identity_t<T>, P>& out) {
+void gate_softmax_into(const eigen_executor&, const gate_softmax_inputs<T>& in,
+                       const gate_softmax_outputs<std::type_identity_t<T>, P>& out) {
   check_gate_softmax("gate_softmax_into", in, out);
   if constexpr (eigen::checks_data_of<arithmetic_t<T>>) check_gate_softmax_data("gate_softmax_into", in);
   for (index_t t = 0; t < in.logits.rows(); ++t) {
@@ -39,5 +40,5 @@ void gate_softmax_backward_into(const eigen_executor&, const gate_softmax_backwa
   }
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -20,7 +20,8 @@ void js_divergence_into(const eigen_executor&, const js_divergence_inputs<T>& in
 
   const index_t experts = in.p.columns();
   for (index_t r = 0; r < in.p.rows(); ++r) {
-    const eigen::array<W> p = eigen::load_row(in.p.row(r), experts).template cast<W>(), q = eigen::load_row(in.q.row(r), experts).template cast<W>();
+    const eigen::array<W> p = eigen::load_row(in.p.row(r), experts).template cast<W>(),
+                          q = eigen::load_row(in.q.row(r), experts).template cast<W>();
     eigen::array<W> slopes_p(experts), slopes_q(experts);
     W divergence(0);
     for (index_t e = 0; e < experts; ++e) {
@@ -37,5 +38,5 @@ void js_divergence_into(const eigen_executor&, const js_divergence_inputs<T>& in
   }
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -17,8 +17,7 @@ inline namespace SARA_ABI {
 
 // The divergence of a histogram from its anchor, and its slopes less their mean under the histogram: the gradient does not see a
 // constant, and what is left rounds less.
-template <class W>
-struct divergence_from_anchor {
+template <class W> struct divergence_from_anchor {
   W divergence = W(0);
   array<W> slopes;
 
@@ -32,8 +31,8 @@ struct divergence_from_anchor {
   }
 };
 
-}  // inline namespace SARA_ABI
-}  // namespace eigen
+}   // namespace SARA_ABI
+}   // namespace eigen
 
 inline namespace SARA_ABI {
 
@@ -62,6 +61,7 @@ void js_routing_into(const eigen_executor&, const js_routing_inputs<T>& in, cons
   const W whole = total_layers * total_sequences;
   const bool has_share = whole != W(0);
   const W share = has_share ? W(eigen::scalar<W>(options.scale) / whole) : W(0);
+  const W gradient_share = share * eigen::weight_or_one(in.upstream, 0);
   const bool wants_gradient = out.grad_logits.given() && (options.mode == gradient_mode::overwrite || (options.scale != 0 && has_share));
 
   W sum(0);
@@ -69,6 +69,7 @@ void js_routing_into(const eigen_executor&, const js_routing_inputs<T>& in, cons
     for (index_t s = 0; s < count; ++s) {
       const auto& [rows, mass] = sequences[static_cast<std::size_t>(s)];
       const bool has_weight = layer_weights[l] != W(0) && sequence_weights[s] != W(0);   // without it nothing is read
+      const W weight = layer_weights[l] * sequence_weights[s];
       W divergence(0);
       array histogram = array::Zero(experts);
       if (has_weight) {
@@ -79,12 +80,10 @@ void js_routing_into(const eigen_executor&, const js_routing_inputs<T>& in, cons
         const array anchor = eigen::load_row(in.anchors[l].row(anchor_row(s)), experts).template cast<W>();
         const eigen::divergence_from_anchor<W> step(anchor, histogram);
         divergence = step.divergence;
-        sum += layer_weights[l] * sequence_weights[s] * divergence;
-        if (wants_gradient && has_share) {
-          const W upstream = eigen::weight_or_one(in.upstream, 0);
+        sum += W(weight * divergence);
+        if (wants_gradient && has_share)
           eigen::sum_of_softmax_gradient(in.logits[l], rows, in.token_weights, step.slopes.template cast<A>(),
-                                         upstream * share * layer_weights[l] * sequence_weights[s] / mass, options.mode, out.grad_logits[l]);
-        }
+                                         W(gradient_share * weight) / mass, options.mode, out.grad_logits[l]);
       }
       if (wants_gradient && !(has_weight && has_share)) eigen::clear_rows_of(out.grad_logits[l], rows, options.mode);
       if (out.divergence.given()) out.divergence(l, s) = A(divergence);
@@ -96,5 +95,5 @@ void js_routing_into(const eigen_executor&, const js_routing_inputs<T>& in, cons
   if (out.loss.given()) out.loss[0] = has_share ? A(sum * share) : A(0);
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -9,14 +9,16 @@ inline namespace SARA_ABI {
 
 // Contract and formulas: sara/routing_histogram.hpp.
 template <class T>
-void routing_histogram_into(const eigen_executor&, const routing_histogram_inputs<T>& in, const routing_histogram_outputs<std::type_identity_t<T>>& out) {
+void routing_histogram_into(const eigen_executor&, const routing_histogram_inputs<T>& in,
+                            const routing_histogram_outputs<std::type_identity_t<T>>& out) {
   using A = arithmetic_t<T>;
   using W = eigen::wide<A>;
   using array = eigen::array<W>;
   check_routing_histogram("routing_histogram_into", in, out);
   if constexpr (eigen::checks_data_of<A>) check_routing_histogram_data("routing_histogram_into", in);
   const auto sequences = eigen::sequences_of(in.sequences, in.logits.rows(), in.token_weights);
-  for (std::size_t s = 0; s < sequences.size() && out.token_mass.given(); ++s) out.token_mass[static_cast<index_t>(s)] = A(sequences[s].mass);
+  for (std::size_t s = 0; s < sequences.size() && out.token_mass.given(); ++s)
+    out.token_mass[static_cast<index_t>(s)] = A(sequences[s].mass);
   if (!out.histograms.given() && !out.sums.given()) return;
 
   const index_t experts = in.logits.columns();
@@ -50,7 +52,8 @@ void routing_histogram_backward_into(const eigen_executor&, const routing_histog
         eigen::clear_rows_of(out.grad_logits[l], rows, options.mode);
       } else {
         const auto slopes = eigen::load_row(in.grad_histograms[l].row(s), in.logits.columns());
-        eigen::sum_of_softmax_gradient(in.logits[l], rows, in.token_weights, slopes, eigen::scalar<W>(options.scale) / mass, options.mode, out.grad_logits[l]);
+        eigen::sum_of_softmax_gradient(in.logits[l], rows, in.token_weights, slopes, eigen::scalar<W>(options.scale) / mass, options.mode,
+                                       out.grad_logits[l]);
       }
     }
   }
@@ -66,7 +69,8 @@ void hard_routing_histogram_into(const eigen_executor&, const hard_routing_histo
   check_hard_routing_histogram("hard_routing_histogram_into", in, out);
   if constexpr (eigen::checks_data_of<A>) check_routing_histogram_data("hard_routing_histogram_into", in);
   const auto sequences = eigen::sequences_of(in.sequences, in.indices.rows(), in.token_weights);
-  for (std::size_t s = 0; s < sequences.size() && out.token_mass.given(); ++s) out.token_mass[static_cast<index_t>(s)] = A(sequences[s].mass);
+  for (std::size_t s = 0; s < sequences.size() && out.token_mass.given(); ++s)
+    out.token_mass[static_cast<index_t>(s)] = A(sequences[s].mass);
 
   for (index_t l = 0; l < in.indices.layers(); ++l) {
     const matrix_view<const I> indices = in.indices[l];
@@ -80,7 +84,7 @@ void hard_routing_histogram_into(const eigen_executor&, const hard_routing_histo
           if (e < 0 || e >= in.experts) continue;
           ++count[e];
           if (in.weights.given())
-            sum[e] += token_weight * eigen::wide<A>(load_value(in.weights[l](t, i)));
+            sum[e] += eigen::wide<A>(token_weight * eigen::wide<A>(load_value(in.weights[l](t, i))));
           else
             sum[e] += token_weight;
         }
@@ -130,5 +134,5 @@ void hard_routing_histogram_backward_into(const eigen_executor&, const hard_rout
   eigen::clear_rows_of_no_sequence(out.grad_weights, in.sequences, options.mode);
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

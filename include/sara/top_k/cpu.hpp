@@ -14,44 +14,88 @@
 namespace sara {
 inline namespace SARA_ABI {
 
-// Bits of a float in the order of their values: NaN below -inf, and -0 equal to +0. For integers or vectors of them.
-template <class B>
-SARA_INLINE void order_bits(B& bits, const B& least, const B& all_but_sign, const B& infinity) {
-  const B magnitude = bits & all_but_sign;
-  const B ordered = bits < 0 ? bits ^ all_but_sign : bits;
-  const B joined = ordered == -1 ? ordered - ordered : ordered;   // -0, the largest negative, becomes 0
-  bits = magnitude > infinity ? least : joined;
+// All bits where a comparison of integers holds, none where it does not; of vectors it is that already.
+template <class B, class Comparison>
+SARA_INLINE void mask_of(const Comparison& holds, B& mask) {
+  if constexpr (std::is_integral_v<B>) {
+    mask = -static_cast<B>(holds);
+  } else {
+    mask = holds;
+  }
 }
 
-// The key of a 32-bit score: ordered bits above, inverted index below.
-struct narrow_key {
+// Bits of a float in the order of their values: NaN below -inf, and -0 equal to +0. For integers or vectors of them, by masks: a
+// branch on a logit's sign would be wrong every other time.
+template <int sign_bit, class B>
+SARA_INLINE void order_bits(B& bits, const B& least, const B& all_but_sign, const B& infinity) {
+  B is_minus_zero, is_nan;
+  mask_of(bits == ~all_but_sign, is_minus_zero);
+  mask_of((bits & all_but_sign) > infinity, is_nan);
+  const B ordered = bits ^ ((bits >> sign_bit) & all_but_sign);
+  bits = (least & is_nan) | (ordered & ~is_nan & ~is_minus_zero);
+}
+
+// One of two, by a mask for the same reason.
+SARA_INLINE std::int64_t choose(bool first, std::int64_t a, std::int64_t b) { return b ^ ((a ^ b) & -static_cast<std::int64_t>(first)); }
+
+// The key of a 32-bit score: ordered bits above, inverted index below. A tournament's nodes are an array of them.
+struct narrow_keys {
   using type = std::int64_t;
   static constexpr type none = std::numeric_limits<type>::min();
-  SARA_INLINE static const type& better(const type& a, const type& b) { return a > b ? a : b; }
-  SARA_INLINE static index_t index(const type& key) { return static_cast<index_t>(~static_cast<std::uint32_t>(key)); }
+  std::int64_t* nodes = nullptr;
+
+  void take(carver& memory, index_t count) { nodes = memory.take<std::int64_t>(count); }
+  SARA_INLINE type operator[](index_t i) const { return nodes[i]; }
+  SARA_INLINE void set(index_t i, type key) const { nodes[i] = key; }
+  SARA_INLINE void set(index_t i, float score) const {
+    std::int32_t bits = __builtin_bit_cast(std::int32_t, score);
+    order_bits<31, std::int32_t>(bits, std::numeric_limits<std::int32_t>::min() + 1, std::numeric_limits<std::int32_t>::max(), 0x7f800000);
+    nodes[i] = static_cast<std::int64_t>(bits) << 32 | static_cast<std::int64_t>(~static_cast<std::uint32_t>(i));
+  }
+  SARA_INLINE static type better(type a, type b) { return choose(a > b, a, b); }
+  SARA_INLINE static index_t index(type key) { return static_cast<index_t>(~static_cast<std::uint32_t>(key)); }
 };
 
-// The key of a 64-bit score.
-struct wide_key {
+// The key of a 64-bit score, in two arrays: a pair in one would be written in halves and read whole, which stalls.
+struct wide_keys {
   struct type {
     std::int64_t bits, index;
   };
   static constexpr type none{std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()};
-  SARA_INLINE static const type& better(const type& a, const type& b) { return a.bits != b.bits ? (a.bits > b.bits ? a : b) : a.index < b.index ? a : b; }
+  std::int64_t *bits = nullptr, *indices = nullptr;
+
+  void take(carver& memory, index_t count) {
+    bits = memory.take<std::int64_t>(count);
+    indices = memory.take<std::int64_t>(count);
+  }
+  SARA_INLINE type operator[](index_t i) const { return {bits[i], indices[i]}; }
+  SARA_INLINE void set(index_t i, const type& key) const {
+    bits[i] = key.bits;
+    indices[i] = key.index;
+  }
+  SARA_INLINE void set(index_t i, double score) const {
+    std::int64_t ordered = __builtin_bit_cast(std::int64_t, score);
+    order_bits<63, std::int64_t>(ordered, std::numeric_limits<std::int64_t>::min() + 1, std::numeric_limits<std::int64_t>::max(), 0x7ff0000000000000LL);
+    set(i, type{ordered, i});
+  }
+  SARA_INLINE static type better(const type& a, const type& b) {
+    const bool first = (a.bits > b.bits) | ((a.bits == b.bits) & (a.index < b.index));
+    return {choose(first, a.bits, b.bits), choose(first, a.index, b.index)};
+  }
   SARA_INLINE static index_t index(const type& key) { return key.index; }
 };
 
 template <class A>
-using top_k_key = std::conditional_t<std::is_same_v<A, double>, wide_key, narrow_key>;
+using top_k_keys = std::conditional_t<std::is_same_v<A, double>, wide_keys, narrow_keys>;
 
-// One worker's tournament: a level of `leaves` keys, then half as many, ... down to the root.
+// One worker's tournaments, one for each row of a group: a level of `leaves` keys, then half as many, ... down to the root.
 template <class A>
 struct top_k_scratch {
-  typename top_k_key<A>::type* keys;
-  index_t leaves;
+  top_k_keys<A> tree[rows_at_once];
+  index_t leaves = 0;
   void take(carver& memory, index_t experts) {
     leaves = static_cast<index_t>(std::bit_ceil(static_cast<std::uint64_t>(experts)));
-    keys = memory.take<typename top_k_key<A>::type>(2 * leaves + 8);
+    for (auto& each : tree) each.take(memory, 2 * leaves);
   }
 };
 
@@ -60,7 +104,7 @@ template <class T, class V, class I>
 struct top_k_kernel {
   using arithmetic = double;   // vectors hold 64-bit keys
   using A = arithmetic_t<T>;
-  using key = top_k_key<A>;
+  using keys = top_k_keys<A>;
 
   top_k_inputs<T, V> in;
   top_k_outputs<T, I> out;
@@ -70,85 +114,88 @@ struct top_k_kernel {
 
   template <int bytes>
   SARA_INLINE void run() const {
-    for (index_t t = begin; t < end; ++t) {
-      build<bytes>(in.scores.row(t), in.scores.columns());
-      A sum = 0;
+    const A times = static_cast<A>(options.scale);
+    for (index_t t = begin; t < end; t += rows_at_once) {
+      const int count = static_cast<int>(std::min<index_t>(end - t, rows_at_once));
+      for (int r = 0; r < count; ++r) build<bytes>(scratch.tree[r], in.scores.row(t + r), in.scores.columns());
+      A sum[rows_at_once] = {};
       for (index_t i = 0; i < k; ++i) {
-        const index_t e = take_best();
-        if (out.indices.data()) out.indices(t, i) = static_cast<I>(e);
-        if (out.weights.data()) sum += out.weights(t, i) = in.values.data() ? static_cast<A>(load_value(in.values(t, e))) : load_value(in.scores(t, e));
+        // One step of each tournament in turn: each is a chain of loads, and the chains overlap.
+        index_t chosen[rows_at_once];
+        each_row([&](auto r) __attribute__((always_inline)) { chosen[r] = r < count ? take_best(scratch.tree[r]) : 0; });
+        for (int r = 0; r < count; ++r) {
+          const index_t e = chosen[r];
+          if (out.indices.data()) out.indices(t + r, i) = static_cast<I>(e);
+          if (!out.weights.data()) continue;
+          const A v = in.values.data() ? static_cast<A>(load_value(in.values(t + r, e))) : load_value(in.scores(t + r, e));
+          out.weights(t + r, i) = v;
+          sum[r] += v;
+        }
       }
-      if (!out.weights.data()) continue;
-      const A times = static_cast<A>(options.scale);
-      for (index_t i = 0; i < k; ++i) {
-        A& w = out.weights(t, i);
-        w = (options.renormalize && sum != 0 ? w / sum : w) * times;
-      }
+      for (int r = 0; out.weights.data() && r < count; ++r)
+        for (index_t i = 0; i < k; ++i) {
+          A& w = out.weights(t + r, i);
+          w = (options.renormalize && sum[r] != 0 ? w / sum[r] : w) * times;
+        }
     }
   }
 
  private:
   template <int bytes>
-  SARA_INLINE void build(const T* scores, index_t experts) const {
-    typename key::type* const keys = scratch.keys;
-    for (index_t e = experts; e < scratch.leaves; ++e) keys[e] = key::none;
-    if constexpr (std::is_same_v<A, double>) {
-      for (index_t e = 0; e < experts; ++e) {
-        std::int64_t bits = __builtin_bit_cast(std::int64_t, static_cast<double>(scores[e]));
-        order_bits<std::int64_t>(bits, std::numeric_limits<std::int64_t>::min() + 1, std::numeric_limits<std::int64_t>::max(), 0x7ff0000000000000LL);
-        keys[e] = {bits, e};
-      }
-    } else {
+  SARA_INLINE void build(const keys& tree, const T* scores, index_t experts) const {
+    for (index_t e = experts; e < scratch.leaves; ++e) tree.set(e, keys::none);
+    constexpr bool by_vectors = std::is_same_v<keys, narrow_keys> && bytes > 16;   // 128-bit code may lack 64-bit comparisons
+    if constexpr (by_vectors) {
       using S = simd<float, bytes / 2>;   // a vector of keys holds half as many scores
       using K = simd<double, bytes>;      // 64-bit lanes
-      const auto numbers = __builtin_convertvector(lane_numbers<S>().v, typename S::integers);
+      using narrow = typename S::integers;
+      using wide = typename K::integers;
+      const narrow numbers = __builtin_convertvector(lane_numbers<S>().v, narrow);
       const row_cut<K> cut(experts);
       const auto visit = [&](index_t e) __attribute__((always_inline)) {
-        typename S::integers bits = load<S>(scores + e).bits().v;
-        order_bits<typename S::integers>(bits, typename S::integers{} + (std::numeric_limits<std::int32_t>::min() + 1),
-                                         typename S::integers{} + std::numeric_limits<std::int32_t>::max(), typename S::integers{} + 0x7f800000);
-        const typename S::integers inverted = ~(numbers + static_cast<std::int32_t>(e));
-        const auto high = __builtin_convertvector(bits, typename K::integers) << 32;
-        const auto low = __builtin_convertvector(inverted, typename K::integers) & 0xffffffffLL;
-        const typename K::integers both = high | low;
-        std::memcpy(keys + e, &both, sizeof both);
+        narrow bits = load<S>(scores + e).bits().v;
+        order_bits<31, narrow>(bits, narrow{} + (std::numeric_limits<std::int32_t>::min() + 1), narrow{} + std::numeric_limits<std::int32_t>::max(),
+                           narrow{} + 0x7f800000);
+        const narrow inverted = ~(numbers + static_cast<std::int32_t>(e));
+        const wide key = (__builtin_convertvector(bits, wide) << 32) | (__builtin_convertvector(inverted, wide) & 0xffffffffLL);
+        std::memcpy(tree.nodes + e, &key, sizeof key);
       };
       if (cut.tail) visit(cut.tail_at);
       for (index_t e = 0; e < cut.full; e += S::lanes) visit(e);
+    } else {
+      for (index_t e = 0; e < experts; ++e) tree.set(e, load_value(scores[e]));
     }
     // A node's children lie half a level apart, so that levels are made by whole vectors.
-    typename key::type* level = keys;
-    for (index_t half = scratch.leaves / 2; half > 0; level += 2 * half, half /= 2) {
-      typename key::type* const parents = level + 2 * half;
-      if constexpr (std::is_same_v<key, narrow_key>) {
+    for (index_t level = 0, half = scratch.leaves / 2; half > 0; level += 2 * half, half /= 2) {
+      const index_t parents = level + 2 * half;
+      if constexpr (by_vectors) {
         using K = simd<double, bytes>;
         if (half >= K::lanes) {
           for (index_t i = 0; i < half; i += K::lanes) {
             typename K::integers a, b;
-            std::memcpy(&a, level + i, sizeof a);
-            std::memcpy(&b, level + half + i, sizeof b);
+            std::memcpy(&a, tree.nodes + level + i, sizeof a);
+            std::memcpy(&b, tree.nodes + level + half + i, sizeof b);
             a = a > b ? a : b;
-            std::memcpy(parents + i, &a, sizeof a);
+            std::memcpy(tree.nodes + parents + i, &a, sizeof a);
           }
           continue;
         }
       }
-      for (index_t i = 0; i < half; ++i) parents[i] = key::better(level[i], level[half + i]);
+      for (index_t i = 0; i < half; ++i) tree.set(parents + i, keys::better(tree[level + i], tree[level + half + i]));
     }
   }
 
-  // The index of the root, whose leaf is emptied.
-  SARA_INLINE index_t take_best() const {
-    typename key::type* level = scratch.keys;
-    typename key::type best = level[2 * scratch.leaves - 2];
-    const index_t e = key::index(best);
-    index_t at = e;
-    level[at] = best = key::none;
+  // The index at the root; its leaf is emptied.
+  SARA_INLINE index_t take_best(const keys& tree) const {
+    const index_t e = keys::index(tree[2 * scratch.leaves - 2]);
+    index_t at = e, level = 0;
+    typename keys::type best = keys::none;
+    tree.set(at, best);
     for (index_t half = scratch.leaves / 2; half > 0; half /= 2) {
-      best = key::better(best, level[at ^ half]);
+      best = keys::better(best, tree[level + (at ^ half)]);
       level += 2 * half;
       at &= half - 1;
-      level[at] = best;
+      tree.set(level + at, best);
     }
     return e;
   }

@@ -53,8 +53,8 @@ void top_k_into(const eigen_executor&, const top_k_inputs<T, V>& in, const top_k
 
 // Contract and formulas: sara/top_k.hpp.
 template <class V, class I, class G = V>
-void top_k_backward_into(const eigen_executor&, const top_k_backward_inputs<V, I>& in, const top_k_backward_outputs<std::type_identity_t<V>, G>& out,
-                         const top_k_backward_options& options = {}) {
+void top_k_backward_into(const eigen_executor&, const top_k_backward_inputs<V, I>& in,
+                         const top_k_backward_outputs<std::type_identity_t<V>, G>& out, const top_k_backward_options& options = {}) {
   using A = arithmetic_t<V>;
   using array = eigen::array<A>;
   check_top_k_backward("top_k_backward_into", in, out, options);
@@ -92,5 +92,5 @@ void top_k_backward_into(const eigen_executor&, const top_k_backward_inputs<V, I
   }
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara
