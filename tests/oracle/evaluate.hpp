@@ -5,6 +5,7 @@
 
 #include "blocks.hpp"
 #include "executors.hpp"
+#include "instances.hpp"
 #include "routing.hpp"
 
 namespace oracle {

@@ -52,32 +52,46 @@ struct row_sum {
   A sum;
 };
 
+// A sum of non-negative vectors: some at a time, those added with what each addition lost. One long chain of additions would drift.
+template <class S>
+struct blocked_sum {
+  static constexpr index_t block = 8 * S::lanes;   // columns added up plainly
+
+  S whole = S::broadcast(0), lost = S::broadcast(0);
+
+  SARA_INLINE void add(const S& part) {
+    const S next = keep(whole + part);
+    lost = lost + (part - keep(next - whole));
+    whole = next;
+  }
+  SARA_INLINE typename S::scalar total() const { return sum_of_lanes(whole + lost); }
+};
+
 // Exponentials of four rows to four rows (which may be the same), and their sums.
 template <class S, class T, class A>
 SARA_INLINE void exponentiate(const T* const (&rows)[rows_at_once], const row_cut<S>& cut, A* const (&to)[rows_at_once], row_sum<A> (&sums)[rows_at_once]) {
-  S tail[rows_at_once], top[rows_at_once], sum[rows_at_once];
-  each_row([&](auto r) __attribute__((always_inline)) {
-    top[r] = tail[r] = load<S>(rows[r] + cut.tail_at);   // before `to` overwrites it
-    sum[r] = S::broadcast(0);
-  });
+  S tail[rows_at_once], top[rows_at_once];
+  each_row([&](auto r) __attribute__((always_inline)) { top[r] = tail[r] = load<S>(rows[r] + cut.tail_at); });   // before `to` overwrites it
   for (index_t e = 0; e < cut.full; e += S::lanes)
     each_row([&](auto r) __attribute__((always_inline)) { top[r] = max(load<S>(rows[r] + e), top[r]); });
-  each_row([&](auto r) __attribute__((always_inline)) { sums[r].peak = math::exp_row<A>(max_of_lanes(top[r])); });
-  if (cut.tail)
-    each_row([&](auto r) __attribute__((always_inline)) {
-      tail[r] = math::exp_scaled(tail[r], sums[r].peak);
-      sum[r] = cut.only_fresh(tail[r]);
-    });
   each_row([&](auto r) __attribute__((always_inline)) {
-    for (index_t e = 0; e < cut.full; e += S::lanes) {
-      const S x = math::exp_scaled(load<S>(rows[r] + e), sums[r].peak);
-      sum[r] = sum[r] + x;
-      store(to[r] + e, x);
+    const math::exp_row<A> peak(max_of_lanes(top[r]));
+    blocked_sum<S> sum;
+    if (cut.tail) {
+      tail[r] = math::exp_scaled(tail[r], peak);
+      sum.whole = cut.only_fresh(tail[r]);
     }
-  });
-  each_row([&](auto r) __attribute__((always_inline)) {
+    for (index_t block = 0; block < cut.full; block += blocked_sum<S>::block) {
+      S part = S::broadcast(0);
+      for (index_t e = block; e < std::min(cut.full, block + blocked_sum<S>::block); e += S::lanes) {
+        const S x = math::exp_scaled(load<S>(rows[r] + e), peak);
+        part = part + x;
+        store(to[r] + e, x);
+      }
+      sum.add(part);
+    }
     if (cut.tail) store(to[r] + cut.tail_at, tail[r]);
-    sums[r].sum = sum_of_lanes(sum[r]);
+    sums[r] = {peak, sum.total()};
   });
 }
 
@@ -173,23 +187,32 @@ struct softmax_gradient_kernel {
     const row_cut<S> cut(columns);
     const S tail_slope = load<S>(slopes + cut.tail_at);
     for (int first = 0; first < rows; first += rows_at_once) {
-      S sum[rows_at_once], dot[rows_at_once], tail[rows_at_once];
+      blocked_sum<S> sum[rows_at_once];
+      S dot[rows_at_once], tail[rows_at_once];
       each_row([&](auto r) __attribute__((always_inline)) {
         tail[r] = load<S>(from[first + r] + cut.tail_at);   // before `to`, which may be the same row, overwrites it
-        sum[r] = cut.tail ? cut.only_fresh(tail[r]) : S::broadcast(0);
-        dot[r] = sum[r] * tail_slope;
+        if (cut.tail) sum[r].whole = cut.only_fresh(tail[r]);
+        dot[r] = sum[r].whole * tail_slope;
       });
-      for (index_t e = 0; e < cut.full; e += S::lanes) {
-        const S slope = load<S>(slopes + e);
+      for (index_t block = 0; block < cut.full; block += blocked_sum<S>::block) {
+        S part[rows_at_once], part_dot[rows_at_once];
+        each_row([&](auto r) __attribute__((always_inline)) { part[r] = part_dot[r] = S::broadcast(0); });
+        for (index_t e = block; e < std::min(cut.full, block + blocked_sum<S>::block); e += S::lanes) {
+          const S slope = load<S>(slopes + e);
+          each_row([&](auto r) __attribute__((always_inline)) {
+            const S x = load<S>(from[first + r] + e);
+            part[r] = part[r] + x;
+            part_dot[r] = mul_add(x, slope, part_dot[r]);
+          });
+        }
         each_row([&](auto r) __attribute__((always_inline)) {
-          const S x = load<S>(from[first + r] + e);
-          sum[r] = sum[r] + x;
-          dot[r] = mul_add(x, slope, dot[r]);
+          sum[r].add(part[r]);
+          dot[r] = dot[r] + part_dot[r];
         });
       }
       A times[rows_at_once], less[rows_at_once];
       each_row([&](auto r) __attribute__((always_inline)) {
-        const A whole = sum_of_lanes(sum[r]);
+        const A whole = sum[r].total();
         times[r] = factors[first + r] / whole;
         less[r] = -times[r] * (sum_of_lanes(dot[r]) / whole);
       });
@@ -315,6 +338,8 @@ template <class T, class G>
 void differentiate_softmax_rows(const row_block<T>& block, const sequence_rows<const arithmetic_t<T>>& parked, const arithmetic_t<T>* slopes, double coefficient,
                                 gradient_mode mode, const sequence_rows<G>& gradient, const row_scratch<T, G>& scratch) {
   using A = arithmetic_t<T>;
+  const A no_slope = 0;
+  if (block.columns == 1) slopes = &no_slope;   // one expert has probability 1, and a gradient of exactly 0
   const index_t most = chunk_rows(block.columns);
   const auto clear = [&](index_t row) {
     if (mode == gradient_mode::overwrite) clear_row(gradient[row], block.columns);

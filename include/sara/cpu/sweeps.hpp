@@ -189,10 +189,16 @@ class softmax_sweeps {
         sum_softmax_rows(block_of(l, s, b), parked, of_block, mine.rows);
         add_row(sums, of_block);
       }
+      settle_one_expert(sums, s);
     }
     const double coefficient = (*step_)(l, s, sums, of_block, mine.slopes);
     if (!gradient.given()) return;
     for (index_t b = blocks; b-- > 0;) differentiate(l, s, b, parked, mine.slopes, coefficient, mine);   // backwards: the last rows are warm
+  }
+
+  // One expert takes all: its sum is the mass itself, exactly, or NaN.
+  void settle_one_expert(double* sums, index_t s) const {
+    if (logits.columns() == 1) sums[0] = plan[s].mass + (sums[0] - sums[0]);
   }
 
   void add_row(double* sums, const double* row) const {
@@ -217,6 +223,7 @@ class softmax_sweeps {
       std::memset(mine.sums, 0, static_cast<std::size_t>(experts) * sizeof(double));
       const index_t blocks = block_cut(plan[unit.sequence].rows.count).blocks;
       for (index_t i = 0; i < blocks; ++i) add_row(mine.sums, unit.partials + i * experts);
+      settle_one_expert(mine.sums, unit.sequence);
     }
     unit.coefficient = (*step_)(unit.layer, unit.sequence, mine.sums, mine.sums + experts, unit.slopes);
     unit.ready.store(true, std::memory_order_release);

@@ -5,8 +5,7 @@
 #pragma once
 
 #if defined(__CUDACC__)
-#error \
-    "sara's Eigen headers are for a host compiler: Eigen turns its vectorisation off under nvcc, and objects built both ways then disagree"
+#error "sara's Eigen headers are not for nvcc: Eigen turns its vectorisation off there, and objects built both ways disagree"
 #endif
 
 #include <Eigen/Core>
@@ -24,6 +23,11 @@ namespace sara::eigen {
 template <class S> inline constexpr bool is_auto_diff = false;
 template <class D> inline constexpr bool is_auto_diff<Eigen::AutoDiffScalar<D>> = true;
 
+template <class S>
+concept auto_diff = is_auto_diff<S>;
+template <class S, class Other>
+concept other_auto_diff = is_auto_diff<S> && !std::is_same_v<S, Other>;
+
 // The scalar that an expression of AutoDiffScalars evaluates to.
 template <class S> using auto_diff_value = Eigen::AutoDiffScalar<typename S::DerType::PlainObject>;
 
@@ -33,24 +37,21 @@ namespace Eigen {
 inline namespace SARA_ABI {
 
 // Of two expressions; of two scalars of one type it is sara::math's.
-template <class X, class Y>
-requires(sara::eigen::is_auto_diff<X>&& sara::eigen::is_auto_diff<Y> &&
-         !std::is_same_v<X, Y>) sara::eigen::auto_diff_value<X> select(bool condition, const X& yes, const Y& no) {
+template <sara::eigen::auto_diff X, sara::eigen::other_auto_diff<X> Y>
+sara::eigen::auto_diff_value<X> select(bool condition, const X& yes, const Y& no) {
   if (condition) return yes;
   return no;
 }
 
 // d log1p(x) = dx / (1 + x)
-template <class X>
-requires(sara::eigen::is_auto_diff<X>) sara::eigen::auto_diff_value<X> log1p(const X& x) {
+template <sara::eigen::auto_diff X> sara::eigen::auto_diff_value<X> log1p(const X& x) {
   using std::log1p;
   using R = typename X::Scalar;
   return {log1p(x.value()), x.derivatives() * R(R(1) / (R(1) + x.value()))};
 }
 
 // d atanh(x) = dx / ((1 - x) (1 + x))
-template <class X>
-requires(sara::eigen::is_auto_diff<X>) sara::eigen::auto_diff_value<X> atanh(const X& x) {
+template <sara::eigen::auto_diff X> sara::eigen::auto_diff_value<X> atanh(const X& x) {
   using std::atanh;
   using R = typename X::Scalar;
   return {atanh(x.value()), x.derivatives() * R(R(1) / ((R(1) - x.value()) * (R(1) + x.value())))};

@@ -9,8 +9,7 @@
 #pragma once
 
 #if defined(__CUDACC__)
-#error \
-    "sara's Eigen headers are for a host compiler: Eigen turns its vectorisation off under nvcc, and objects built both ways then disagree"
+#error "sara's Eigen headers are not for nvcc: Eigen turns its vectorisation off there, and objects built both ways disagree"
 #endif
 
 #include <Eigen/Core>

@@ -11,8 +11,7 @@
 #pragma once
 
 #if defined(__CUDACC__)
-#error \
-    "sara's Eigen headers are for a host compiler: Eigen turns its vectorisation off under nvcc, and objects built both ways then disagree"
+#error "sara's Eigen headers are not for nvcc: Eigen turns its vectorisation off there, and objects built both ways disagree"
 #endif
 
 #include <Eigen/Core>
@@ -35,12 +34,17 @@ template <class Plain, int options, class Stride> inline constexpr bool may_own_
 
 template <class X> using derived_of = std::remove_cvref_t<decltype(std::declval<std::remove_cvref_t<X>&>().derived())>;
 
+// As view() gets them: what stays after the full expression, and what would be gone.
+template <class X>
+concept keeps_memory = eigen_dense<X> &&(std::is_lvalue_reference_v<X> || !may_own_memory<derived_of<X>>);
+template <class X>
+concept loses_memory = eigen_dense<X> && !keeps_memory<X>;
+
 }   // namespace eigen
 
 inline namespace SARA_ABI {
 
-template <class X>
-requires(eigen_dense<X> && (std::is_lvalue_reference_v<X> || !eigen::may_own_memory<eigen::derived_of<X>>)) auto view(X&& x) {
+template <eigen::keeps_memory X> auto view(X&& x) {
   using D = eigen::derived_of<X>;
   constexpr bool has_memory = (D::Flags & Eigen::DirectAccessBit) != 0;
   constexpr bool is_vector = D::IsVectorAtCompileTime != 0;
@@ -48,9 +52,9 @@ requires(eigen_dense<X> && (std::is_lvalue_reference_v<X> || !eigen::may_own_mem
   if constexpr (has_memory) {
     constexpr bool is_row_major = is_vector || D::IsRowMajor != 0;
     constexpr bool has_no_gaps = D::InnerStrideAtCompileTime == 1;
-    static_assert(is_row_major,
-                  "sara::view: this Eigen matrix is column-major, but sara's rows are contiguous; declare it with Eigen::RowMajor, or view "
-                  "its transpose");
+    static_assert(
+        is_row_major,
+        "sara::view: this Eigen matrix is column-major, but rows must be contiguous: declare it Eigen::RowMajor, or view its transpose");
     static_assert(has_no_gaps || !is_row_major,
                   "sara::view: neighbours in a row of this Eigen object are not known to be next to each other in memory");
     if constexpr (is_vector)
@@ -60,9 +64,7 @@ requires(eigen_dense<X> && (std::is_lvalue_reference_v<X> || !eigen::may_own_mem
   }
 }
 
-template <class X>
-requires(eigen_dense<X> && !std::is_lvalue_reference_v<X> &&
-         eigen::may_own_memory<eigen::derived_of<X>>) auto view(X&&) = delete;   // a temporary that owns its memory: the view would dangle
+template <eigen::loses_memory X> auto view(X&&) = delete;   // a temporary that owns its memory: the view would dangle
 
 }   // namespace SARA_ABI
 }   // namespace sara

@@ -9,7 +9,7 @@
 // Near (u < 1/2): phi = u atanh(u) + 1/2 log1p(-u^2), slopes from the same two; far: logarithms of 2 hi / (p + q) and
 // 2 lo / (p + q), taken by division. Every term is >= 0; hi and lo make the sum symmetric bit by bit.
 //
-// R may be a float or double, a SIMD vector of them, or an Eigen AutoDiffScalar: whatever has the arithmetic operators and, found
+// R may be double, a SIMD vector of it, or an Eigen AutoDiffScalar: whatever has the arithmetic operators and, found
 // by its namespace or here, select, log, log1p and atanh.
 #pragma once
 
@@ -23,11 +23,8 @@ inline namespace SARA_ABI {
 template <class R>
 SARA_INLINE R select(bool condition, const R& yes, const R& no) { return condition ? yes : no; }
 
-SARA_INLINE float log(float x) { return std::log(x); }
 SARA_INLINE double log(double x) { return std::log(x); }
-SARA_INLINE float log1p(float x) { return std::log1p(x); }
 SARA_INLINE double log1p(double x) { return std::log1p(x); }
-SARA_INLINE float atanh(float x) { return std::atanh(x); }
 SARA_INLINE double atanh(double x) { return std::atanh(x); }
 inline long double log(long double x) { return std::log(x); }       // host only, for the Eigen executor
 inline long double log1p(long double x) { return std::log1p(x); }

@@ -1,0 +1,3 @@
+#include "../instances.hpp"
+
+SARA_TEST_INSTANCES(template, double, double)
