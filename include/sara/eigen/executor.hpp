@@ -57,6 +57,14 @@ template <class G> void store_row(const array<arithmetic_t<G>>& x, gradient_mode
   }
 }
 
+// Sum of a row, folded in half again and again: its error grows with the logarithm of the length, its bits do not depend on the
+// width of Eigen's vectors.
+template <class A> A sum_of(array<A> row) {
+  if (row.size() == 0) return A(0);
+  for (Eigen::Index size = row.size(); size > 1; size = (size + 1) / 2) row.head(size / 2) += row.segment((size + 1) / 2, size / 2);
+  return row[0];
+}
+
 template <class A> struct softmax_row {
   array<A> probs;
   A log_sum_exp;
@@ -70,14 +78,14 @@ template <class A> softmax_row<A> softmax(const array<A>& logits) {
     using std::exp;
     return exp(x);
   });
-  const wide<A> sum = powers.template cast<wide<A>>().sum();
+  const wide<A> sum = sum_of<wide<A>>(powers.template cast<wide<A>>());
   using std::log;
   return {powers / A(sum), A(wide<A>(peak) + log(sum))};
 }
 
 // d loss / d logits of a row, from its probabilities and d loss / d probs: p (g - sum of p g).
 template <class A> array<A> softmax_gradient(const array<A>& probs, const array<A>& grad_probs) {
-  return probs * (grad_probs - (probs * grad_probs).sum());
+  return probs * (grad_probs - sum_of<A>(probs * grad_probs));
 }
 
 // An optional array of weights: 1 where it is absent.

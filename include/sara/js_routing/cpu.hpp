@@ -153,15 +153,14 @@ void js_routing_into(const cpu_executor& exec, const js_routing_inputs<T>& in, c
   const double whole = first_or(in.total_layer_weight, all_layers) * first_or(in.total_sequence_weight, all_sequences);
   const double share = whole == 0 ? 0 : options.scale / whole;
 
-  // Without a share in the loss there is no gradient: nothing to add, zeros to write.
-  if (options.mode == gradient_mode::accumulate && (options.scale == 0 || whole == 0)) mine.sweeps.gradient = {};
-  if (whole == 0 && mine.sweeps.gradient.given()) {
-    for (index_t l = 0; l < layers; ++l)
-      for (index_t t = 0; t < in.logits.rows(); ++t) clear_row(out.grad_logits[l].row(t), in.logits.columns());
-    mine.sweeps.gradient = {};
-  }
+  // Without a share in the loss there is no gradient: nothing to add, or zeros to write once the logits, which may lie there, are read.
+  const bool no_gradient = whole == 0 || (options.mode == gradient_mode::accumulate && options.scale == 0);
+  if (no_gradient) mine.sweeps.gradient = {};
   js_routing_step<T, G> step{in, out, isa, mine.plan, mine.sequence_weight, mine.divergence, first_or(in.upstream, 1) * share};
   mine.sweeps.run(exec, isa, step);
+  if (no_gradient && options.mode == gradient_mode::overwrite)
+    for (index_t l = 0; l < out.grad_logits.layers(); ++l)
+      for (index_t t = 0; t < in.logits.rows(); ++t) clear_row(out.grad_logits[l].row(t), in.logits.columns());
 
   double loss = 0;
   for (index_t l = 0; l < layers; ++l) {

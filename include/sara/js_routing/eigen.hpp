@@ -27,7 +27,7 @@ template <class W> struct divergence_from_anchor {
       divergence += term.value;
       slopes[e] = term.slope_q;
     }
-    slopes -= (slopes * histogram).sum();
+    slopes -= sum_of<W>(slopes * histogram);
   }
 };
 
