@@ -63,6 +63,7 @@ fi
 has_header Eigen/Core || missing+=(libeigen3-dev)
 has_header catch2/catch.hpp || has_header catch2/catch_all.hpp || missing+=(catch2)
 has_header benchmark/benchmark.h || missing+=(libbenchmark-dev)
+[[ $build == @(asan|tsan) && ! -e $(clang++ -print-resource-dir 2>/dev/null)/lib/linux/libclang_rt.asan-x86_64.a ]] && missing+=(libclang-rt-dev)
 [[ $build == coverage ]] && { command -v gcovr >/dev/null || missing+=(gcovr); }
 
 if ((${#missing[@]})); then

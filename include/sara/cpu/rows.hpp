@@ -57,7 +57,7 @@ template <class S>
 struct blocked_sum {
   static constexpr index_t block = 8 * S::lanes;   // columns added up plainly
 
-  S whole = S::broadcast(0), lost = S::broadcast(0);
+  S whole{}, lost{};
 
   SARA_INLINE void add(const S& part) {
     const S next = keep(whole + part);

@@ -47,7 +47,7 @@ struct narrow_keys {
   void take(carver& memory, index_t count) { nodes = memory.take<std::int64_t>(count); }
   SARA_INLINE type operator[](index_t i) const { return nodes[i]; }
   SARA_INLINE void set(index_t i, type key) const { nodes[i] = key; }
-  SARA_INLINE void set(index_t i, float score) const {
+  SARA_HOST_INLINE void set(index_t i, float score) const {
     std::int32_t bits = __builtin_bit_cast(std::int32_t, score);
     order_bits<31, std::int32_t>(bits, std::numeric_limits<std::int32_t>::min() + 1, std::numeric_limits<std::int32_t>::max(), 0x7f800000);
     nodes[i] = static_cast<std::int64_t>(bits) << 32 | static_cast<std::int64_t>(~static_cast<std::uint32_t>(i));
@@ -73,7 +73,7 @@ struct wide_keys {
     bits[i] = key.bits;
     indices[i] = key.index;
   }
-  SARA_INLINE void set(index_t i, double score) const {
+  SARA_HOST_INLINE void set(index_t i, double score) const {
     std::int64_t ordered = __builtin_bit_cast(std::int64_t, score);
     order_bits<63, std::int64_t>(ordered, std::numeric_limits<std::int64_t>::min() + 1, std::numeric_limits<std::int64_t>::max(), 0x7ff0000000000000LL);
     set(i, type{ordered, i});
