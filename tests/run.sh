@@ -45,9 +45,9 @@ esac
 
 missing=()
 compiler=${CXX:-c++}
-[[ $build == clang || $build == asan ]] && compiler=clang++
+[[ $build == @(clang|asan|tsan) ]] && compiler=clang++
 # Debian keeps Clang's sanitizers in a package that it only recommends.
-if [[ $build == asan ]] && ! echo 'int main() {}' | clang++ -x c++ - -fsanitize=address -o /dev/null 2>/dev/null; then missing+=(libclang-rt-dev); fi
+if [[ $build == @(asan|tsan) ]] && ! echo 'int main() {}' | clang++ -x c++ - -fsanitize=address -o /dev/null 2>/dev/null; then missing+=(libclang-rt-dev); fi
 has_header() { command -v "$compiler" >/dev/null && "$compiler" -x c++ -std=c++20 -I /usr/include/eigen3 -E -include "$1" /dev/null >/dev/null 2>&1; }
 
 command -v cmake >/dev/null || missing+=(cmake)
@@ -63,7 +63,6 @@ fi
 has_header Eigen/Core || missing+=(libeigen3-dev)
 has_header catch2/catch.hpp || has_header catch2/catch_all.hpp || missing+=(catch2)
 has_header benchmark/benchmark.h || missing+=(libbenchmark-dev)
-[[ $build == @(asan|tsan) && ! -e $(clang++ -print-resource-dir 2>/dev/null)/lib/linux/libclang_rt.asan-x86_64.a ]] && missing+=(libclang-rt-dev)
 [[ $build == coverage ]] && { command -v gcovr >/dev/null || missing+=(gcovr); }
 
 if ((${#missing[@]})); then

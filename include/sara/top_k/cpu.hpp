@@ -135,7 +135,8 @@ struct top_k_kernel {
       for (int r = 0; out.weights.data() && r < count; ++r)
         for (index_t i = 0; i < k; ++i) {
           A& w = out.weights(t + r, i);
-          w = (options.renormalize && sum[r] != 0 ? w / sum[r] : w) * times;
+          if (options.renormalize) w = sum[r] != 0 ? w / sum[r] : A(0);
+          w *= times;
         }
     }
   }
@@ -255,12 +256,23 @@ void top_k_backward_into(const cpu_executor& exec, const top_k_backward_inputs<V
           dot += v * in.grad_weights(t, i);
         }
       if (options.mode == gradient_mode::overwrite) clear_row(out.grad_values.row(t), experts);
+      const auto slot_gradient = [&](index_t i) {
+        if (!options.renormalize) return in.grad_weights(t, i) * scale;
+        return sum != 0 ? (in.grad_weights(t, i) - dot / sum) / sum * scale : A(0);
+      };
       for (index_t i = 0; i < k; ++i) {
         if (!is_routed(i)) continue;
-        A g = in.grad_weights(t, i) * scale;
-        if (options.renormalize) g = sum != 0 ? (in.grad_weights(t, i) - dot / sum) / sum * scale : A(0);
+        // An expert that is listed twice gets both, and one rounding.
+        A g = 0;
+        bool is_first = true;
+        for (index_t j = 0; j < k; ++j)
+          if (chosen(j) == chosen(i)) {
+            is_first = is_first && j >= i;
+            g += slot_gradient(j);
+          }
+        if (!is_first) continue;
         G& to = out.grad_values(t, chosen(i));
-        store_value(to, load_value(to) + g);   // added: a token may list an expert twice
+        store_value(to, load_value(to) + g);
       }
     }
   });
