@@ -46,6 +46,8 @@ std::vector<contestant> sara_contestants(const routing_problem& problem);
 std::vector<contestant> sara_contestants(const top_k_problem& problem);
 std::vector<contestant> libtorch_contestants(const routing_problem& problem);
 std::vector<contestant> libtorch_contestants(const top_k_problem& problem);
+// How far sara's double loss and gradient are from libtorch's autograd in double, on the same logits.
+errors sara_from_libtorch_in_double(const routing_problem& problem);
 std::vector<contestant> onednn_contestants(const routing_problem& problem);
 
 // "libtorch 1.13.1", with what it says about its threads.

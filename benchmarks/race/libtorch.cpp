@@ -3,6 +3,7 @@
 #include <torch/csrc/api/include/torch/version.h>
 
 #include <memory>
+#include <sara/js_routing.hpp>
 
 #include "contestant.hpp"
 
@@ -114,6 +115,25 @@ std::vector<contestant> libtorch_contestants(const top_k_problem& p) {
            [t, &p] {
              return errors{largest_error(t->values.contiguous().data_ptr<float>(), p.want), -1};
            }}};
+}
+
+errors sara_from_libtorch_in_double(const routing_problem& p) {
+  const routing_shape& s = p.shape;
+  const at::Tensor logits = tensor_of(p.logits, {s.sequences, s.length, s.experts}).to(at::kDouble).requires_grad_(true);
+  const at::Tensor anchors = tensor_of(p.anchors, {s.sequences, s.experts}).to(at::kDouble);
+  const at::Tensor q = logits.softmax(-1).mean(1), m = (q + anchors) * 0.5;
+  const at::Tensor loss = (0.5 * ((anchors * (anchors / m).log()).sum(-1) + (q * (q / m).log()).sum(-1))).mean();
+  loss.backward();
+
+  std::vector<double> gradient(p.logits.size());
+  double value = 0;
+  sara::js_routing_into(sara::cpu_executor{},
+                        sara::js_routing_inputs<double>{.logits = sara::matrix_view{logits.data_ptr<double>(), s.tokens(), s.experts},
+                                                        .sequences = sara::sequences_view::uniform(s.sequences, s.length),
+                                                        .anchors = sara::matrix_view{anchors.data_ptr<double>(), s.sequences, s.experts}},
+                        {.loss = {&value, 1}, .grad_logits = sara::matrix_view{gradient.data(), s.tokens(), s.experts}});
+  const at::Tensor g = logits.grad().contiguous();
+  return {std::abs(value / loss.item<double>() - 1), largest_error(gradient, std::vector<double>(g.data_ptr<double>(), g.data_ptr<double>() + g.numel()))};
 }
 
 std::string libtorch_version() { return "libtorch " TORCH_VERSION " (" + std::to_string(at::get_num_threads()) + " threads)"; }

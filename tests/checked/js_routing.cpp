@@ -61,9 +61,11 @@ void does_not_throw(const std::function<void(oracle::problem&)>& changes) {
   CHECK(what_is_wrong<float>(sara::eigen_executor{}, in, {}) == "nothing was thrown");
 }
 
-double& logit(oracle::problem& in, std::size_t layer, std::size_t token, std::size_t expert) { return in.logits[(layer * in.tokens + token) * in.experts + expert]; }
+double& logit(oracle::problem& in, std::size_t layer, std::size_t token, std::size_t expert) {
+  return in.logits[(layer * in.tokens + token) * in.experts + expert];
+}
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("checked: good data passes and gives the right answer", "[checked]") {
   for (std::uint64_t seed = 0; seed < 60; ++seed) {
@@ -137,7 +139,8 @@ TEST_CASE("checked: probabilities under the name of logits", "[checked]") {
     }
   });
   throws({"logits", "probabilit"}, [](auto& in) {   // padding does not hide it
-    for (std::size_t row = 0; row < in.layers * in.tokens; ++row) std::fill_n(in.logits.begin() + static_cast<std::ptrdiff_t>(row * in.experts), in.experts, 1.0 / 6);
+    for (std::size_t row = 0; row < in.layers * in.tokens; ++row)
+      std::fill_n(in.logits.begin() + static_cast<std::ptrdiff_t>(row * in.experts), in.experts, 1.0 / 6);
     for (std::size_t t = 0; t < in.tokens; t += 2) {
       in.token_weights[t] = 0;
       logit(in, 0, t, 0) = not_a_number;

@@ -5,8 +5,7 @@
 
 namespace {
 
-template <class T, class G>
-void adds_once(double size) {
+template <class T, class G> void adds_once(double size) {
   using A = sara::arithmetic_t<T>;
   for (const std::size_t experts : {1u, 7u, 64u, 129u}) {
     auto in = oracle::plain_problem(experts, 2, 3, 21, experts);
@@ -25,7 +24,8 @@ void adds_once(double size) {
       double worst = 0;
       std::size_t changed = 0;
       for (std::size_t i = 0; i < buffer.size(); ++i) {
-        const double sum = buffer[i] + fresh.grad[i], size_of_either = std::max({std::abs(buffer[i]), std::abs(fresh.grad[i]), std::abs(sum)});
+        const double sum = buffer[i] + fresh.grad[i],
+                     size_of_either = std::max({std::abs(buffer[i]), std::abs(fresh.grad[i]), std::abs(sum)});
         worst = std::max(worst, std::abs(got.grad[i] - sum) / oracle::unit_of<G>(size_of_either));
         changed += got.grad[i] != buffer[i];
       }
@@ -36,7 +36,7 @@ void adds_once(double size) {
   }
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("accumulate adds the gradient with one rounding", "[accumulate]") {
   for (const double size : {1e-3, 0.1, 100.0}) {

@@ -21,11 +21,13 @@ std::vector<double> with_rounded_softmax(const oracle::problem& in) {
   const std::size_t E = in.experts;
   std::vector<double> grad(in.logits.size());
   for (std::size_t s = 0; s < in.sequences; ++s) {
-    std::vector<double> histogram(E), anchor(in.anchors.begin() + static_cast<std::ptrdiff_t>(s * E), in.anchors.begin() + static_cast<std::ptrdiff_t>((s + 1) * E));
+    std::vector<double> histogram(E),
+        anchor(in.anchors.begin() + static_cast<std::ptrdiff_t>(s * E), in.anchors.begin() + static_cast<std::ptrdiff_t>((s + 1) * E));
     const auto rows = oracle::rows_of(in, s);
     std::vector<std::vector<double>> probs;
     for (const std::size_t t : rows) {
-      const std::vector<float> z(in.logits.begin() + static_cast<std::ptrdiff_t>(t * E), in.logits.begin() + static_cast<std::ptrdiff_t>((t + 1) * E));
+      const std::vector<float> z(in.logits.begin() + static_cast<std::ptrdiff_t>(t * E),
+                                 in.logits.begin() + static_cast<std::ptrdiff_t>((t + 1) * E));
       const auto p = oracle::softmax(z.data(), E);
       probs.emplace_back(p.begin(), p.end());
       for (std::size_t e = 0; e < E; ++e) histogram[e] += probs.back()[e] / static_cast<double>(rows.size());
@@ -46,10 +48,13 @@ double largest_difference(const std::vector<double>& a, const std::vector<double
   return worst;
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("near alignment the fp32 gradient stays within twice the floor that a softmax's rounding sets", "[precision]") {
-  struct bound { std::vector<std::size_t> experts; double stated; };   // floor over oracle::result::grad_floor, as measured
+  struct bound {
+    std::vector<std::size_t> experts;
+    double stated;
+  };   // floor over oracle::result::grad_floor, as measured
   for (const auto& [expert_counts, stated] : {bound{{8, 64, 128}, 2.5e-8}, bound{{257, 1024}, 8e-8}}) {
     std::vector<oracle::problem> problems;
     for (const std::size_t experts : expert_counts)
@@ -66,7 +71,8 @@ TEST_CASE("near alignment the fp32 gradient stays within twice the floor that a 
       const auto want = oracle::solve(in);
       oracle::for_each_executor([&](const auto& exec, const char* name) {
         CAPTURE(name, in.experts, in.length, oracle::largest(want.grad), want.grad_floor);
-        CHECK(largest_difference(oracle::evaluate<float>(exec, in).grad, want.grad) <= 2 * floor * want.grad_floor + 2e-6 * oracle::largest(want.grad));
+        CHECK(largest_difference(oracle::evaluate<float>(exec, in).grad, want.grad) <=
+              2 * floor * want.grad_floor + 2e-6 * oracle::largest(want.grad));
       });
     }
   }

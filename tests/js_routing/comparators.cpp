@@ -6,8 +6,7 @@
 
 namespace {
 
-template <class Passes>
-void rejects_wrong_results(const std::vector<double>& want, const Passes& passes) {
+template <class Passes> void rejects_wrong_results(const std::vector<double>& want, const Passes& passes) {
   const auto changed = [&](double factor) {
     auto v = want;
     for (double& x : v) x *= factor;
@@ -27,7 +26,7 @@ void rejects_wrong_results(const std::vector<double>& want, const Passes& passes
   CHECK_FALSE(passes(cut));
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("the gradient's comparator rejects wrong gradients however small their entries", "[comparators]") {
   for (const std::size_t length : {1u, 100u, 2000u}) {
@@ -35,17 +34,20 @@ TEST_CASE("the gradient's comparator rejects wrong gradients however small their
     in.scale = length == 1 ? 1 : 1e-6;
     const auto want = oracle::solve(in);
     for (const double epsilon : {0x1p-52, 0x1p-23, 0x1p-8})
-      rejects_wrong_results(want.grad, [&](const auto& got) { return oracle::relative_error(got, want.grad, 8 * epsilon * want.grad_floor) <= 2e-6; });
+      rejects_wrong_results(want.grad,
+                            [&](const auto& got) { return oracle::relative_error(got, want.grad, 8 * epsilon * want.grad_floor) <= 2e-6; });
   }
 }
 
-TEST_CASE("the gradient's comparator rejects wrong gradients near alignment, where the allowance is all of the tolerance", "[comparators]") {
+TEST_CASE("the gradient's comparator rejects wrong gradients near alignment, where the allowance is all of the tolerance",
+          "[comparators]") {
   oracle::source from(3);
   auto in = oracle::plain_problem(2, 1, 2, 64, 32);
   in.anchors = oracle::solve(in).histograms;
   for (double& a : in.anchors) a *= 1 + 1e-4 * from.normal();
   const auto want = oracle::solve(in);
-  rejects_wrong_results(want.grad, [&](const auto& got) { return oracle::relative_error(got, want.grad, 8 * 0x1p-23 * want.grad_floor) <= 2e-6; });
+  rejects_wrong_results(want.grad,
+                        [&](const auto& got) { return oracle::relative_error(got, want.grad, 8 * 0x1p-23 * want.grad_floor) <= 2e-6; });
 }
 
 TEST_CASE("the loss's comparator rejects wrong losses down to 1e-12", "[comparators]") {

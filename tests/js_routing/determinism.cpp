@@ -10,7 +10,8 @@ namespace {
 
 // One long sequence, many short ones, and a mix of both with holes.
 std::vector<oracle::problem> shapes() {
-  std::vector<oracle::problem> out{oracle::plain_problem(1, 1, 1, 5000, 33), oracle::plain_problem(2, 3, 40, 9, 64), oracle::plain_problem(3, 2, 4, 700, 128)};
+  std::vector<oracle::problem> out{oracle::plain_problem(1, 1, 1, 5000, 33), oracle::plain_problem(2, 3, 40, 9, 64),
+                                   oracle::plain_problem(3, 2, 4, 700, 128)};
   auto mixed = oracle::plain_problem(4, 2, 1, 3000, 60);
   oracle::source from(4);
   oracle::pack(mixed, from, 9, true);
@@ -30,10 +31,10 @@ std::vector<oracle::problem> shapes() {
   return out;
 }
 
-template <class T, class G = T>
-class same_bits {
+template <class T, class G = T> class same_bits {
  public:
-  explicit same_bits(const oracle::problem& in, oracle::posing how = {}) : in_(in), how_(std::move(how)), given_(in, how_), want_(in, how_) {}
+  explicit same_bits(const oracle::problem& in, oracle::posing how = {})
+      : in_(in), how_(std::move(how)), given_(in, how_), want_(in, how_) {}
 
   void expect(const sara::cpu_executor& exec) {
     oracle::answers<T, G> got(in_, how_);
@@ -63,8 +64,7 @@ constexpr auto all_at_once = [](int workers, sara::worker_task task) {
   for (auto& t : threads) t.join();
 };
 
-template <class T, class G = T>
-void every_way_of_running(const oracle::posing& how = {}) {
+template <class T, class G = T> void every_way_of_running(const oracle::posing& how = {}) {
   const auto problems = shapes();
   for (std::size_t i = 0; i < problems.size(); ++i) {
     auto posed = how;
@@ -98,7 +98,7 @@ void every_way_of_running(const oracle::posing& how = {}) {
   }
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("float: the same bits however it runs", "[determinism]") { every_way_of_running<float>(); }
 TEST_CASE("double: the same bits however it runs", "[determinism]") { every_way_of_running<double>(); }
@@ -162,7 +162,9 @@ TEST_CASE("calls at the same time, each on its own copy of the executor, do not 
   for (int i = 0; i < 8; ++i) got.push_back(std::make_unique<oracle::answers<float>>(in));
   std::vector<std::thread> callers;
   for (std::size_t i = 0; i < 8; ++i)
-    callers.emplace_back([&, i] { sara::js_routing_into(i % 2 ? sara::cpu_executor{.threads = 2} : sara::cpu_executor{.pool = pool}, given.inputs(), got[i]->outputs()); });
+    callers.emplace_back([&, i] {
+      sara::js_routing_into(i % 2 ? sara::cpu_executor{.threads = 2} : sara::cpu_executor{.pool = pool}, given.inputs(), got[i]->outputs());
+    });
   for (auto& caller : callers) caller.join();
   for (const auto& g : got) CHECK(g->same_bits_as(want));
 }

@@ -30,7 +30,7 @@ void set_row(oracle::problem& in, std::size_t layer, std::size_t token, double v
   std::fill_n(in.logits.begin() + static_cast<std::ptrdiff_t>((layer * in.tokens + token) * in.experts), in.experts, value);
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("no tokens and no sequences: zeros", "[edges]") {
   for (const auto how : {oracle::layout::packed, oracle::layout::uniform, oracle::layout::interleaved})
@@ -47,7 +47,8 @@ TEST_CASE("no tokens and no sequences: zeros", "[edges]") {
         CAPTURE(name, sequences);
         const auto got = oracle::evaluate<float>(exec, in);
         CHECK(got.loss == 0);
-        for (const auto& zeros : {got.divergence, got.histograms, got.token_mass}) CHECK(oracle::relative_error(zeros, std::vector<double>(zeros.size())) == 0);
+        for (const auto& zeros : {got.divergence, got.histograms, got.token_mass})
+          CHECK(oracle::relative_error(zeros, std::vector<double>(zeros.size())) == 0);
         CHECK(sara::js_routing(exec, oracle::arguments<float>(in).inputs()) == 0);
       });
     }
@@ -60,7 +61,9 @@ TEST_CASE("one expert: the loss and the gradient are exactly 0", "[edges]") {
     if (weighted) in.token_weights = from.uniforms(in.tokens, 0.1, 3);
     oracle::for_each_executor([&](const auto& exec, const char* name) {
       CAPTURE(name, weighted);
-      const auto exactly_zero = [](const auto& got) { return got.loss == 0 && oracle::relative_error(got.grad, std::vector<double>(got.grad.size())) == 0; };
+      const auto exactly_zero = [](const auto& got) {
+        return got.loss == 0 && oracle::relative_error(got.grad, std::vector<double>(got.grad.size())) == 0;
+      };
       CHECK(exactly_zero(oracle::evaluate<double>(exec, in)));
       CHECK(exactly_zero(oracle::evaluate<float>(exec, oracle::rounded_to<float>(in))));
       CHECK(exactly_zero(oracle::evaluate<sara::bf16>(exec, oracle::rounded_to<sara::bf16>(in))));
@@ -78,7 +81,8 @@ TEST_CASE("everything masked: zeros, and nothing is read", "[edges]") {
     CAPTURE(name);
     const auto got = oracle::evaluate<float>(exec, in);
     CHECK(got.loss == 0);
-    for (const auto& zeros : {got.divergence, got.histograms, got.token_mass, got.grad}) CHECK(oracle::relative_error(zeros, std::vector<double>(zeros.size())) == 0);
+    for (const auto& zeros : {got.divergence, got.histograms, got.token_mass, got.grad})
+      CHECK(oracle::relative_error(zeros, std::vector<double>(zeros.size())) == 0);
   });
 }
 
@@ -119,7 +123,7 @@ TEST_CASE("a logit of -inf has probability 0 and gradient 0", "[edges]") {
   for (std::size_t t = 0; t < in.tokens; ++t) in.logits[t * 33 + t % 33] = -infinity;
   for (std::size_t t = 11; t < 22; ++t) in.logits[t * 33 + 5] = -infinity;   // never used by sequence 1, though its anchor does
   for (std::size_t e = 0; e < 33; ++e) in.anchors[2 * 33 + e] = e == 32;
-  for (std::size_t t = 22; t < 33; ++t) in.logits[t * 33 + 32] = -infinity;  // sequence 2: disjoint from its anchor
+  for (std::size_t t = 22; t < 33; ++t) in.logits[t * 33 + 32] = -infinity;   // sequence 2: disjoint from its anchor
   expect_the_oracles_answer(in);
   oracle::for_each_executor([&](const auto& exec, const char* name) {
     CAPTURE(name);

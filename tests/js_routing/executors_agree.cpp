@@ -5,8 +5,7 @@
 
 namespace {
 
-template <class T>
-void all_agree() {
+template <class T> void all_agree() {
   for (const std::size_t experts : {2u, 8u, 60u, 64u, 129u, 257u, 1024u})
     for (const std::size_t length : {1u, 20u, 150u}) {
       const auto in = oracle::rounded_to<T>(oracle::plain_problem(experts * length, 2, 3, length, experts));
@@ -30,7 +29,7 @@ void all_agree() {
     }
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("executors agree on float", "[executors]") { all_agree<float>(); }
 TEST_CASE("executors agree on bf16", "[executors]") { all_agree<sara::bf16>(); }

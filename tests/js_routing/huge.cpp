@@ -8,10 +8,11 @@
 namespace {
 
 // Zeros that take no memory until they are written.
-template <class E>
-class zero_pages {
+template <class E> class zero_pages {
  public:
-  explicit zero_pages(std::size_t elements) : bytes_(elements * sizeof(E)), data_(mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {}
+  explicit zero_pages(std::size_t elements)
+      : bytes_(elements * sizeof(E)),
+        data_(mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {}
   ~zero_pages() {
     if (data_ != MAP_FAILED) munmap(data_, bytes_);
   }
@@ -24,7 +25,7 @@ class zero_pages {
   void* data_;
 };
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("more than 2^31 logits: the last tokens count, and get their gradient", "[.][long]") {
   constexpr std::size_t experts = 1024, tokens = (std::size_t{1} << 21) + 4096, hidden = tokens - 300;
@@ -45,12 +46,13 @@ TEST_CASE("more than 2^31 logits: the last tokens count, and get their gradient"
         float loss = 0;
         std::memset(static_cast<void*>(grad.get() + hidden * experts), 0, 300 * experts * sizeof(sara::bf16));
         // Accumulating leaves the rows of no sequence alone.
-        sara::js_routing_into(exec,
-                              sara::js_routing_inputs<sara::bf16>{.logits = sara::matrix_view<const sara::bf16>(logits.get(), tokens, experts),
-                                                                  .sequences = sara::sequences_view::packed(offsets),
-                                                                  .anchors = sara::matrix_view<const float>(anchors.data(), 3, experts)},
-                              {.loss = sara::vector_view(&loss, 1), .grad_logits = sara::matrix_view<sara::bf16>(grad.get(), tokens, experts)},
-                              {.mode = sara::gradient_mode::accumulate});
+        sara::js_routing_into(
+            exec,
+            sara::js_routing_inputs<sara::bf16>{.logits = sara::matrix_view<const sara::bf16>(logits.get(), tokens, experts),
+                                                .sequences = sara::sequences_view::packed(offsets),
+                                                .anchors = sara::matrix_view<const float>(anchors.data(), 3, experts)},
+            {.loss = sara::vector_view(&loss, 1), .grad_logits = sara::matrix_view<sara::bf16>(grad.get(), tokens, experts)},
+            {.mode = sara::gradient_mode::accumulate});
         CHECK(oracle::loss_error(static_cast<double>(loss), want.loss, want.root_loss) <= 1);
         const std::vector<sara::bf16> got(grad.get() + hidden * experts, grad.get() + tokens * experts);
         CHECK(oracle::relative_error(got, want.grad, oracle::unit_of<sara::bf16>(oracle::largest(want.grad)) / 2) <= 2e-6);

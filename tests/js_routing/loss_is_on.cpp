@@ -26,7 +26,7 @@ oracle::problem some_batch(std::uint64_t seed, double scale) {
   return in;
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("a step against the gradient lowers the loss by the first-order amount", "[gradient]") {
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
@@ -49,7 +49,8 @@ TEST_CASE("so it does in fp32, between a step forward and a step back", "[gradie
       CAPTURE(name, seed);
       const auto start = oracle::evaluate<float>(exec, in);
       const double predicted = square(start.grad), step = 0.02 * start.loss / predicted;
-      const auto down = oracle::evaluate<float>(exec, stepped(in, start.grad, step)), up = oracle::evaluate<float>(exec, stepped(in, start.grad, -step));
+      const auto down = oracle::evaluate<float>(exec, stepped(in, start.grad, step)),
+                 up = oracle::evaluate<float>(exec, stepped(in, start.grad, -step));
       CHECK(std::abs((up.loss - down.loss) / (2 * step * predicted) - 1) <= 1e-3);
     });
   }

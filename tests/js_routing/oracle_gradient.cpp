@@ -30,7 +30,7 @@ double disagreement(const oracle::problem& in, std::uint64_t seed, int samples) 
   return static_cast<double>(worst / size);
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("the oracle's gradient is the slope of its loss", "[oracle]") {
   int seen = 0;

@@ -15,7 +15,7 @@ oracle::problem batch(bool saved) {
   return in;
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("any choice of outputs gives the same bits", "[outputs]") {
   for (const bool saved : {false, true}) {
@@ -88,8 +88,10 @@ TEST_CASE("a lent scratch of the size asked for is enough, its contents do not m
                 oracle::answers<float> got(in);
                 sara::js_routing_into(exec, given.inputs(), got.outputs());
                 CHECK(got.same_bits_as(want));
-                CHECK(std::all_of(memory.begin() + static_cast<std::ptrdiff_t>(offset + bytes), memory.end(), [&](unsigned char b) { return b == fill; }));
-                CHECK(std::all_of(memory.begin(), memory.begin() + static_cast<std::ptrdiff_t>(offset), [&](unsigned char b) { return b == fill; }));
+                CHECK(std::all_of(memory.begin() + static_cast<std::ptrdiff_t>(offset + bytes), memory.end(),
+                                  [&](unsigned char b) { return b == fill; }));
+                CHECK(std::all_of(memory.begin(), memory.begin() + static_cast<std::ptrdiff_t>(offset),
+                                  [&](unsigned char b) { return b == fill; }));
               }
           },
           threads);
@@ -112,8 +114,9 @@ TEST_CASE("scratch does not grow with tokens times experts", "[outputs]") {
                                                 .anchors = sara::layers_view<const float>{none.data(), 2, 3, 64}};
     std::vector<float> grad(1);
     for (const int threads : {1, 4}) {
-      const std::size_t bytes = sara::js_routing_workspace_bytes(sara::cpu_executor{.threads = threads}, inputs,
-                                                                 sara::js_routing_outputs<float>{.grad_logits = sara::layers_view<float>{grad.data(), 2, in.tokens, 64}});
+      const std::size_t bytes = sara::js_routing_workspace_bytes(
+          sara::cpu_executor{.threads = threads}, inputs,
+          sara::js_routing_outputs<float>{.grad_logits = sara::layers_view<float>{grad.data(), 2, in.tokens, 64}});
       CAPTURE(length, threads, bytes);
       const std::size_t n = static_cast<std::size_t>(threads);
       CHECK(bytes <= n * ((std::size_t{1} << 20) + 64 * (64 + length)) + 64 * 8 * 2 * 3 * 64 + 65536);

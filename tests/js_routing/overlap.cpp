@@ -32,14 +32,15 @@ class call {
   std::unique_ptr<std::byte[]> memory_{new std::byte[slots * slot]};
   std::size_t used_ = 0;
 
-  template <class E>
-  E* place(const E* from, std::size_t n) {
+  template <class E> E* place(const E* from, std::size_t n) {
     std::byte* const to = memory_.get() + used_ + slot / 4;
     used_ += slot;
     if (n) std::memcpy(to, from, n * sizeof(E));
     return reinterpret_cast<E*>(to);
   }
-  sara::vector_view<const float> vector(const sara::vector_view<const float>& v) { return {place(v.data(), static_cast<std::size_t>(v.size())), v.size()}; }
+  sara::vector_view<const float> vector(const sara::vector_view<const float>& v) {
+    return {place(v.data(), static_cast<std::size_t>(v.size())), v.size()};
+  }
   sara::layers_view<const float> block(const sara::layers_view<const float>& v) {
     return {place(v[0].data(), static_cast<std::size_t>(v.layers() * v.rows() * v.columns())), v.layers(), v.rows(), v.columns()};
   }
@@ -52,10 +53,13 @@ class call {
     const oracle::arguments<float> given(what);
     in = given.inputs();
     in.logits = block(in.logits);
-    in.sequences = sara::sequences_view::packed(sara::integers_view(place(given.offsets.data(), given.offsets.size()), given.offsets.size()));
+    in.sequences =
+        sara::sequences_view::packed(sara::integers_view(place(given.offsets.data(), given.offsets.size()), given.offsets.size()));
     in.anchors = block(in.anchors);
     in.anchor_rows = sara::integers_view(place(given.anchor_rows.data(), given.anchor_rows.size()), given.anchor_rows.size());
-    for (auto* v : {&in.token_weights, &in.sequence_weights, &in.layer_weights, &in.total_layer_weight, &in.total_sequence_weight, &in.upstream, &in.token_mass}) *v = vector(*v);
+    for (auto* v : {&in.token_weights, &in.sequence_weights, &in.layer_weights, &in.total_layer_weight, &in.total_sequence_weight,
+                    &in.upstream, &in.token_mass})
+      *v = vector(*v);
     in.histograms = block(in.histograms);
     out.loss = sara::vector_view(room(), 1);
     out.divergence = sara::matrix_view(room(), layers, batch);
@@ -79,10 +83,14 @@ struct output {
 };
 const std::vector<output> outputs{
     {"loss", "", [](call& c, float* p) { c.out.loss = sara::vector_view(p, 1); }, [](call& c) { return c.out.loss.data(); }},
-    {"divergence", "", [](call& c, float* p) { c.out.divergence = sara::matrix_view(p, layers, batch); }, [](call& c) { return c.out.divergence.data(); }},
-    {"histograms", "histograms (input)", [](call& c, float* p) { c.out.histograms = sara::layers_view<float>(p, layers, batch, experts); }, [](call& c) { return c.out.histograms[0].data(); }},
-    {"token_mass", "token_mass (input)", [](call& c, float* p) { c.out.token_mass = sara::vector_view(p, batch); }, [](call& c) { return c.out.token_mass.data(); }},
-    {"grad_logits", "logits", [](call& c, float* p) { c.out.grad_logits = sara::layers_view<float>(p, layers, tokens, experts); }, [](call& c) { return c.out.grad_logits[0].data(); }},
+    {"divergence", "", [](call& c, float* p) { c.out.divergence = sara::matrix_view(p, layers, batch); },
+     [](call& c) { return c.out.divergence.data(); }},
+    {"histograms", "histograms (input)", [](call& c, float* p) { c.out.histograms = sara::layers_view<float>(p, layers, batch, experts); },
+     [](call& c) { return c.out.histograms[0].data(); }},
+    {"token_mass", "token_mass (input)", [](call& c, float* p) { c.out.token_mass = sara::vector_view(p, batch); },
+     [](call& c) { return c.out.token_mass.data(); }},
+    {"grad_logits", "logits", [](call& c, float* p) { c.out.grad_logits = sara::layers_view<float>(p, layers, tokens, experts); },
+     [](call& c) { return c.out.grad_logits[0].data(); }},
 };
 
 struct input {
@@ -125,13 +133,14 @@ std::string refusal(call& c, sara::gradient_mode mode = sara::gradient_mode::ove
 }
 
 bool names(const std::string& sentence, const std::string& a, const std::string& b) {
-  return sentence.find("shares memory") != std::string::npos && sentence.find(a) != std::string::npos && sentence.find(b) != std::string::npos;
+  return sentence.find("shares memory") != std::string::npos && sentence.find(a) != std::string::npos &&
+         sentence.find(b) != std::string::npos;
 }
 
 // An address that a call must refuse before it is read or written.
 float* address(const void* p) { return static_cast<float*>(const_cast<void*>(p)); }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("an output that shares memory with an input is refused, and both are named", "[overlap]") {
   for (const auto& o : outputs)
@@ -184,7 +193,8 @@ TEST_CASE("the gradient may not be the logits when it accumulates", "[overlap]")
 
 TEST_CASE("the gradient may not be the logits of another layer, nor overlap itself", "[overlap]") {
   call swapped;
-  const std::vector<sara::matrix_view<float>> list{{swapped.logits() + tokens * experts, tokens, experts}, {swapped.logits(), tokens, experts}};
+  const std::vector<sara::matrix_view<float>> list{{swapped.logits() + tokens * experts, tokens, experts},
+                                                   {swapped.logits(), tokens, experts}};
   swapped.out.grad_logits = list;
   CHECK(names(refusal(swapped), "grad_logits", "logits"));
 

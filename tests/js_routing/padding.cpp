@@ -36,7 +36,8 @@ void expect_same_answer(const oracle::problem& in, const oracle::problem& other,
     std::vector<double> expected(got.grad.size(), 0);
     for (std::size_t t = 0; t < in.tokens; ++t)
       for (std::size_t l = 0; l < in.layers; ++l)
-        for (std::size_t e = 0; e < in.experts; ++e) expected[(l * other.tokens + to[t]) * in.experts + e] = want.grad[(l * in.tokens + t) * in.experts + e];
+        for (std::size_t e = 0; e < in.experts; ++e)
+          expected[(l * other.tokens + to[t]) * in.experts + e] = want.grad[(l * in.tokens + t) * in.experts + e];
     CHECK(oracle::relative_error(got.grad, expected) <= 1e-6);
     for (std::size_t i = 0; i < expected.size(); ++i)
       if (expected[i] == 0 && got.grad[i] != 0) {
@@ -46,7 +47,7 @@ void expect_same_answer(const oracle::problem& in, const oracle::problem& other,
   });
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("left, right and scattered padding that holds NaN changes nothing", "[padding]") {
   constexpr std::size_t layers = 2, batch = 3, length = 17, padded = 23, experts = 33;

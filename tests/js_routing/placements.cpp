@@ -16,19 +16,23 @@ oracle::problem batch(std::size_t experts) {
   return in;
 }
 
-template <class T, class G>
-void same_bits_wherever_it_lies() {
+template <class T, class G> void same_bits_wherever_it_lies() {
   for (const std::size_t experts : {1u, 3u, 8u, 31u, 64u, 129u}) {
     const auto in = batch(experts);
     oracle::for_each_executor([&](const auto& exec, const char* name) {
       const auto want = oracle::evaluate<T, G>(exec, in);
-      std::vector<oracle::placement> places{{.list = true}, {.row_padding = 1}, {.row_padding = 64}, {.layer_padding = 3}, {.list = true, .row_padding = 7, .layer_padding = 5, .offset = 3}};
+      std::vector<oracle::placement> places{{.list = true},
+                                            {.row_padding = 1},
+                                            {.row_padding = 64},
+                                            {.layer_padding = 3},
+                                            {.list = true, .row_padding = 7, .layer_padding = 5, .offset = 3}};
       for (sara::index_t offset = 1; offset < 16; offset += 3) places.push_back({.offset = offset});
       for (std::size_t i = 0; i < places.size(); ++i) {
         CAPTURE(name, experts, i);
         // Each alone, then all together.
-        for (const auto& how : {oracle::posing{.logits = places[i]}, oracle::posing{.others = places[i]}, oracle::posing{.grad = places[i]},
-                                oracle::posing{.logits = places[i], .others = places[(i + 1) % places.size()], .grad = places[(i + 2) % places.size()]}}) {
+        for (const auto& how :
+             {oracle::posing{.logits = places[i]}, oracle::posing{.others = places[i]}, oracle::posing{.grad = places[i]},
+              oracle::posing{.logits = places[i], .others = places[(i + 1) % places.size()], .grad = places[(i + 2) % places.size()]}}) {
           const auto got = oracle::evaluate<T, G>(exec, in, how);   // throws where the padding was touched
           CHECK(got.loss == want.loss);
           CHECK(got.divergence == want.divergence);
@@ -40,11 +44,13 @@ void same_bits_wherever_it_lies() {
   }
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("float: the same bits wherever the arguments lie", "[placement]") { same_bits_wherever_it_lies<float, float>(); }
 TEST_CASE("double: the same bits wherever the arguments lie", "[placement]") { same_bits_wherever_it_lies<double, double>(); }
-TEST_CASE("bf16, float gradient: the same bits wherever the arguments lie", "[placement]") { same_bits_wherever_it_lies<sara::bf16, float>(); }
+TEST_CASE("bf16, float gradient: the same bits wherever the arguments lie", "[placement]") {
+  same_bits_wherever_it_lies<sara::bf16, float>();
+}
 TEST_CASE("fp16: the same bits wherever the arguments lie", "[placement]") { same_bits_wherever_it_lies<sara::fp16, sara::fp16>(); }
 
 TEMPLATE_TEST_CASE("the gradient in place of the logits", "[placement]", double, float, sara::bf16, sara::fp16) {
@@ -62,7 +68,8 @@ TEMPLATE_TEST_CASE("the gradient in place of the logits", "[placement]", double,
             const auto all = given.logits.view();
             for (sara::index_t l = 0; l < all.layers(); ++l) matrices.push_back(all[l]);
             sara::arithmetic_t<TestType> loss{};
-            sara::js_routing_into(exec, inputs, {.loss = sara::vector_view{&loss, 1}, .grad_logits = list ? sara::layers_view<TestType>(matrices) : all});
+            sara::js_routing_into(exec, inputs,
+                                  {.loss = sara::vector_view{&loss, 1}, .grad_logits = list ? sara::layers_view<TestType>(matrices) : all});
             CHECK(static_cast<double>(loss) == want.loss);
             CHECK(oracle::as_doubles(given.logits.values()) == want.grad);
             CHECK(given.logits.padding_is_untouched());
@@ -97,12 +104,15 @@ TEST_CASE("logits and gradient as columns of one buffer", "[placement]") {
     const auto want = oracle::evaluate<double>(exec, in);
     for (const std::size_t gap : {0u, 5u, 16u}) {
       std::vector<double> buffer(in.tokens * width, -1);
-      for (std::size_t t = 0; t < in.tokens; ++t) std::copy_n(in.logits.begin() + static_cast<std::ptrdiff_t>(t * experts), experts, buffer.begin() + static_cast<std::ptrdiff_t>(t * width + experts + gap));
-      sara::js_routing_into(exec,
-                            sara::js_routing_inputs<double>{.logits = sara::matrix_view{buffer.data() + experts + gap, in.tokens, experts, width},
-                                                            .sequences = sara::sequences_view::uniform(2, 9),
-                                                            .anchors = sara::matrix_view{in.anchors.data(), 2, experts}},
-                            {.grad_logits = sara::matrix_view{buffer.data(), in.tokens, experts, width}});
+      for (std::size_t t = 0; t < in.tokens; ++t)
+        std::copy_n(in.logits.begin() + static_cast<std::ptrdiff_t>(t * experts), experts,
+                    buffer.begin() + static_cast<std::ptrdiff_t>(t * width + experts + gap));
+      sara::js_routing_into(
+          exec,
+          sara::js_routing_inputs<double>{.logits = sara::matrix_view{buffer.data() + experts + gap, in.tokens, experts, width},
+                                          .sequences = sara::sequences_view::uniform(2, 9),
+                                          .anchors = sara::matrix_view{in.anchors.data(), 2, experts}},
+          {.grad_logits = sara::matrix_view{buffer.data(), in.tokens, experts, width}});
       for (std::size_t t = 0; t < in.tokens; ++t)
         for (std::size_t c = 0; c < width; ++c) {
           const double is = buffer[t * width + c];

@@ -37,8 +37,7 @@ struct call {
 };
 
 // Does the call throw, with all of `words` in the sentence, and is every output bit for bit what it was?
-template <class Executor>
-std::string what_is_wrong(call& c, const Executor& exec, const std::vector<std::string>& words) {
+template <class Executor> std::string what_is_wrong(call& c, const Executor& exec, const std::vector<std::string>& words) {
   std::string sentence;
   try {
     sara::js_routing_into(exec, c.in, c.out);
@@ -77,7 +76,7 @@ float* memory() {
   return room.data();
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("the call that is broken below is a good one", "[preconditions]") {
   call c;
@@ -100,16 +99,36 @@ TEST_CASE("a wrong shape is named with what was expected and what was found", "[
   static const std::vector<float> room(4096);
   const float* const p = at(room);
   all_throw({
-      {{"logits"}, [p](call& c) { c.in.logits = block{p, 0, tokens, experts}; }},
-      {{"logits"}, [p](call& c) { c.in.logits = block{p, layers, tokens, 0}; }},
-      {{"sequences", "4", "5", "21"}, [p](call& c) { c.in.logits = block{p, layers, tokens + 1, experts}; c.in.sequences = sara::sequences_view::uniform(batch, length); }},
+      {{"logits"},
+       [p](call& c) {
+         c.in.logits = block{p, 0, tokens, experts};
+       }},
+      {{"logits"},
+       [p](call& c) {
+         c.in.logits = block{p, layers, tokens, 0};
+       }},
+      {{"sequences", "4", "5", "21"},
+       [p](call& c) {
+         c.in.logits = block{p, layers, tokens + 1, experts};
+         c.in.sequences = sara::sequences_view::uniform(batch, length);
+       }},
       {{"sequences"}, [](call& c) { c.in.sequences = sara::sequences_view::uniform(-4, -5); }},
       {{"sequences", "4", "6", "20"}, [](call& c) { c.in.sequences = sara::sequences_view::uniform(batch, length + 1); }},
       {{"sequences"}, [](call& c) { c.in.sequences = sara::sequences_view::interleaved(length, batch + 1); }},
       {{"sequences"}, [](call& c) { c.in.sequences = sara::sequences_view::packed(sara::integers_view{}); }},
-      {{"anchors", "[3, 4, 5]"}, [p](call& c) { c.in.anchors = block{p, layers, batch, experts - 1}; }},
-      {{"anchors", "[2, 4, 6]"}, [p](call& c) { c.in.anchors = block{p, layers - 1, batch, experts}; }},
-      {{"anchors", "[3, 4, 6]", "[3, 5, 6]"}, [p](call& c) { c.in.anchors = block{p, layers, batch + 1, experts}; c.in.anchor_rows = {}; }},
+      {{"anchors", "[3, 4, 5]"},
+       [p](call& c) {
+         c.in.anchors = block{p, layers, batch, experts - 1};
+       }},
+      {{"anchors", "[2, 4, 6]"},
+       [p](call& c) {
+         c.in.anchors = block{p, layers - 1, batch, experts};
+       }},
+      {{"anchors", "[3, 4, 6]", "[3, 5, 6]"},
+       [p](call& c) {
+         c.in.anchors = block{p, layers, batch + 1, experts};
+         c.in.anchor_rows = {};
+       }},
       {{"anchor_rows", "[4]", "[3]"}, [](call& c) { c.in.anchor_rows = sara::integers_view(c.given.anchor_rows.data(), 3); }},
       {{"token_weights", "[20]", "[19]"}, [p](call& c) { c.in.token_weights = vector(p, tokens - 1); }},
       {{"token_weights", "[20]", "[0]"}, [p](call& c) { c.in.token_weights = vector(p, 0); }},
@@ -118,36 +137,48 @@ TEST_CASE("a wrong shape is named with what was expected and what was found", "[
       {{"total_layer_weight", "[1]", "[3]"}, [p](call& c) { c.in.total_layer_weight = vector(p, 3); }},
       {{"total_sequence_weight", "[1]", "[2]"}, [p](call& c) { c.in.total_sequence_weight = vector(p, 2); }},
       {{"upstream", "[1]", "[20]"}, [p](call& c) { c.in.upstream = vector(p, tokens); }},
-      {{"histograms", "input", "[3, 4, 6]", "[3, 4, 7]"}, [p](call& c) { c.in.histograms = block{p, layers, batch, experts + 1}; }},
+      {{"histograms", "input", "[3, 4, 6]", "[3, 4, 7]"},
+       [p](call& c) {
+         c.in.histograms = block{p, layers, batch, experts + 1};
+       }},
       {{"token_mass", "input", "[4]", "[3]"}, [p](call& c) { c.in.token_mass = vector(p, batch - 1); }},
       {{"token_mass", "histograms"}, [](call& c) { c.in.histograms = {}; }},
       {{"loss", "[1]", "[2]"}, [](call& c) { c.out.loss = sara::vector_view<float>(memory(), 2); }},
       {{"loss", "[1]", "[0]"}, [](call& c) { c.out.loss = sara::vector_view<float>(memory(), 0); }},
       {{"divergence", "[3, 4]", "[4, 3]"}, [](call& c) { c.out.divergence = sara::matrix_view<float>(memory(), batch, layers); }},
-      {{"histograms", "[3, 4, 6]", "[3, 3, 6]"}, [](call& c) { c.out.histograms = sara::layers_view<float>(memory(), layers, batch - 1, experts); }},
+      {{"histograms", "[3, 4, 6]", "[3, 3, 6]"},
+       [](call& c) { c.out.histograms = sara::layers_view<float>(memory(), layers, batch - 1, experts); }},
       {{"token_mass", "[4]", "[20]"}, [](call& c) { c.out.token_mass = sara::vector_view<float>(memory(), tokens); }},
-      {{"grad_logits", "[3, 20, 6]", "[3, 19, 6]"}, [](call& c) { c.out.grad_logits = sara::layers_view<float>(memory(), layers, tokens - 1, experts); }},
-      {{"grad_logits", "[3, 20, 6]", "[2, 20, 6]"}, [](call& c) { c.out.grad_logits = sara::layers_view<float>(memory(), layers - 1, tokens, experts); }},
-      {{"grad_logits", "[3, 20, 6]", "[3, 20, 5]"}, [](call& c) { c.out.grad_logits = sara::layers_view<float>(memory(), layers, tokens, experts - 1); }},
+      {{"grad_logits", "[3, 20, 6]", "[3, 19, 6]"},
+       [](call& c) { c.out.grad_logits = sara::layers_view<float>(memory(), layers, tokens - 1, experts); }},
+      {{"grad_logits", "[3, 20, 6]", "[2, 20, 6]"},
+       [](call& c) { c.out.grad_logits = sara::layers_view<float>(memory(), layers - 1, tokens, experts); }},
+      {{"grad_logits", "[3, 20, 6]", "[3, 20, 5]"},
+       [](call& c) { c.out.grad_logits = sara::layers_view<float>(memory(), layers, tokens, experts - 1); }},
       {{"grad_logits"}, [](call& c) { c.out.grad_logits = sara::matrix_view<float>(memory(), tokens, experts); }},
   });
 }
 
 TEST_CASE("each matrix of a list is held to the shape and named by its number", "[preconditions]") {
   all_throw({
-      {{"logits[1]"}, [](call& c) {
+      {{"logits[1]"},
+       [](call& c) {
          for (sara::index_t l = 0; l < layers; ++l) c.list.emplace_back(c.in.logits[l].data(), l == 1 ? tokens - 1 : tokens, experts);
          c.in.logits = c.list;
        }},
-      {{"anchors[2]"}, [](call& c) {
+      {{"anchors[2]"},
+       [](call& c) {
          for (sara::index_t l = 0; l < layers; ++l) c.list.emplace_back(c.in.anchors[l].data(), batch, l == 2 ? experts + 1 : experts);
          c.in.anchors = c.list;
        }},
-      {{"grad_logits[2]"}, [](call& c) {
-         for (sara::index_t l = 0; l < layers; ++l) c.out_list.emplace_back(l == 2 ? nullptr : c.out.grad_logits[l].data(), tokens, experts);
+      {{"grad_logits[2]"},
+       [](call& c) {
+         for (sara::index_t l = 0; l < layers; ++l)
+           c.out_list.emplace_back(l == 2 ? nullptr : c.out.grad_logits[l].data(), tokens, experts);
          c.out.grad_logits = c.out_list;
        }},
-      {{"grad_logits"}, [](call& c) {
+      {{"grad_logits"},
+       [](call& c) {
          c.out_list.emplace_back(c.out.grad_logits[0].data(), tokens, experts);
          c.out.grad_logits = c.out_list;
        }},
@@ -158,11 +189,20 @@ TEST_CASE("a null pointer where elements should be is named", "[preconditions]")
   constexpr const float* no_input = nullptr;
   constexpr float* no_output = nullptr;
   all_throw({
-      {{"logits", "null"}, [](call& c) { c.in.logits = sara::layers_view<const float>{no_input, layers, tokens, experts}; }},
-      {{"anchors", "null"}, [](call& c) { c.in.anchors = sara::layers_view<const float>{no_input, layers, batch, experts}; }},
+      {{"logits", "null"},
+       [](call& c) {
+         c.in.logits = sara::layers_view<const float>{no_input, layers, tokens, experts};
+       }},
+      {{"anchors", "null"},
+       [](call& c) {
+         c.in.anchors = sara::layers_view<const float>{no_input, layers, batch, experts};
+       }},
       {{"token_weights", "null"}, [](call& c) { c.in.token_weights = sara::vector_view<const float>(no_input, tokens); }},
       {{"anchor_rows", "null"}, [](call& c) { c.in.anchor_rows = sara::integers_view(static_cast<const std::int64_t*>(nullptr), batch); }},
-      {{"sequences"}, [](call& c) { c.in.sequences = sara::sequences_view::packed(sara::integers_view(static_cast<const std::int32_t*>(nullptr), batch + 1)); }},
+      {{"sequences"},
+       [](call& c) {
+         c.in.sequences = sara::sequences_view::packed(sara::integers_view(static_cast<const std::int32_t*>(nullptr), batch + 1));
+       }},
       {{"upstream", "null"}, [](call& c) { c.in.upstream = sara::vector_view<const float>(no_input, 1); }},
       {{"loss", "null"}, [](call& c) { c.out.loss = sara::vector_view<float>(no_output, 1); }},
       {{"divergence", "null"}, [](call& c) { c.out.divergence = sara::matrix_view<float>(no_output, layers, batch); }},
@@ -172,9 +212,18 @@ TEST_CASE("a null pointer where elements should be is named", "[preconditions]")
 
 TEST_CASE("rows closer than they are wide are named", "[preconditions]") {
   all_throw({
-      {{"logits", "stride"}, [](call& c) { c.in.logits = sara::layers_view<const float>{c.in.logits[0].data(), layers, tokens, experts, experts - 1, tokens * experts}; }},
-      {{"grad_logits", "stride"}, [](call& c) { c.out.grad_logits = sara::layers_view<float>{c.out.grad_logits[0].data(), layers, tokens, experts, 0, tokens * experts}; }},
-      {{"divergence", "stride"}, [](call& c) { c.out.divergence = sara::matrix_view<float>{c.out.divergence.data(), layers, batch, -4}; }},
+      {{"logits", "stride"},
+       [](call& c) {
+         c.in.logits = sara::layers_view<const float>{c.in.logits[0].data(), layers, tokens, experts, experts - 1, tokens * experts};
+       }},
+      {{"grad_logits", "stride"},
+       [](call& c) {
+         c.out.grad_logits = sara::layers_view<float>{c.out.grad_logits[0].data(), layers, tokens, experts, 0, tokens * experts};
+       }},
+      {{"divergence", "stride"},
+       [](call& c) {
+         c.out.divergence = sara::matrix_view<float>{c.out.divergence.data(), layers, batch, -4};
+       }},
   });
 }
 

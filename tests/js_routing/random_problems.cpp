@@ -10,8 +10,10 @@ namespace {
 oracle::posing any_posing(std::uint64_t seed, const oracle::problem& in) {
   oracle::source from(seed + 1000003);
   const auto place = [&] {
-    return oracle::placement{.list = from.chance(0.4), .row_padding = from.chance(0.3) ? 1 + static_cast<sara::index_t>(from.below(9)) : 0,
-                             .layer_padding = static_cast<sara::index_t>(from.below(5)), .offset = static_cast<sara::index_t>(from.below(4))};
+    return oracle::placement{.list = from.chance(0.4),
+                             .row_padding = from.chance(0.3) ? 1 + static_cast<sara::index_t>(from.below(9)) : 0,
+                             .layer_padding = static_cast<sara::index_t>(from.below(5)),
+                             .offset = static_cast<sara::index_t>(from.below(4))};
   };
   oracle::posing how{.logits = place(), .others = place(), .grad = place()};
   if (from.chance(0.4)) {
@@ -55,8 +57,7 @@ void check_against_the_oracle(const Executor& exec, const oracle::problem& in, c
   CHECK(oracle::relative_error(got.grad, expected, allowance) <= tolerance);
 }
 
-template <class T, class G>
-void solve_random_problems(std::uint64_t first, std::uint64_t count, double tolerance) {
+template <class T, class G> void solve_random_problems(std::uint64_t first, std::uint64_t count, double tolerance) {
   std::size_t gradients = 0;
   sara::thread_pool pool(3);   // a pool's threads are cheap enough for problems of this size
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
@@ -66,8 +67,9 @@ void solve_random_problems(std::uint64_t first, std::uint64_t count, double tole
     gradients += oracle::largest(oracle::solve(in).grad) > 0;
     oracle::for_each_executor(
         [&](const auto& exec, const char* name) {
-          INFO(name << ", seed " << seed << ": layers " << in.layers << ", tokens " << in.tokens << ", sequences " << in.sequences << ", experts " << in.experts
-                    << ", layout " << static_cast<int>(in.layout) << (how.mode == sara::gradient_mode::accumulate ? ", accumulate" : ""));
+          INFO(name << ", seed " << seed << ": layers " << in.layers << ", tokens " << in.tokens << ", sequences " << in.sequences
+                    << ", experts " << in.experts << ", layout " << static_cast<int>(in.layout)
+                    << (how.mode == sara::gradient_mode::accumulate ? ", accumulate" : ""));
           check_against_the_oracle<T, G>(exec, in, how, tolerance);
         },
         1 + static_cast<int>(seed % 3), pool);
@@ -75,12 +77,20 @@ void solve_random_problems(std::uint64_t first, std::uint64_t count, double tole
   CHECK(gradients > count / 2);   // the problems are not empty ones
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("random problems in double agree with the oracle to 1e-12", "[random]") { solve_random_problems<double, double>(0, 1980, 1e-12); }
 
 TEST_CASE("random problems in float agree with the oracle", "[random]") { solve_random_problems<float, float>(2000, 220, 2e-6); }
-TEST_CASE("random problems in bf16 with a bf16 gradient agree with the oracle", "[random]") { solve_random_problems<sara::bf16, sara::bf16>(3000, 132, 2e-6); }
-TEST_CASE("random problems in bf16 with a float gradient agree with the oracle", "[random]") { solve_random_problems<sara::bf16, float>(4000, 132, 2e-6); }
-TEST_CASE("random problems in fp16 with an fp16 gradient agree with the oracle", "[random]") { solve_random_problems<sara::fp16, sara::fp16>(5000, 132, 2e-6); }
-TEST_CASE("random problems in fp16 with a float gradient agree with the oracle", "[random]") { solve_random_problems<sara::fp16, float>(6000, 132, 2e-6); }
+TEST_CASE("random problems in bf16 with a bf16 gradient agree with the oracle", "[random]") {
+  solve_random_problems<sara::bf16, sara::bf16>(3000, 132, 2e-6);
+}
+TEST_CASE("random problems in bf16 with a float gradient agree with the oracle", "[random]") {
+  solve_random_problems<sara::bf16, float>(4000, 132, 2e-6);
+}
+TEST_CASE("random problems in fp16 with an fp16 gradient agree with the oracle", "[random]") {
+  solve_random_problems<sara::fp16, sara::fp16>(5000, 132, 2e-6);
+}
+TEST_CASE("random problems in fp16 with a float gradient agree with the oracle", "[random]") {
+  solve_random_problems<sara::fp16, float>(6000, 132, 2e-6);
+}

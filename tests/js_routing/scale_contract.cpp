@@ -48,7 +48,8 @@ oracle::problem sequences_of(const oracle::problem& whole, std::size_t first, st
   part.logits.clear();
   for (std::size_t l = 0; l < whole.layers; ++l)
     for (const double z : cut(whole.logits, l * whole.tokens + begin, part.tokens, whole.experts)) part.logits.push_back(z);
-  part.anchor_rows.assign(whole.anchor_rows.begin() + static_cast<std::ptrdiff_t>(first), whole.anchor_rows.begin() + static_cast<std::ptrdiff_t>(first + count));
+  part.anchor_rows.assign(whole.anchor_rows.begin() + static_cast<std::ptrdiff_t>(first),
+                          whole.anchor_rows.begin() + static_cast<std::ptrdiff_t>(first + count));
   part.token_weights = cut(whole.token_weights, begin, part.tokens, 1);
   part.sequence_weights = cut(whole.sequence_weights, first, count, 1);
   give_totals(part, whole);
@@ -65,10 +66,9 @@ oracle::problem layers_of(const oracle::problem& whole, std::size_t first, std::
   return part;
 }
 
-template <class T>
-constexpr double tolerance = std::is_same_v<T, double> ? 1e-13 : 1e-6;
+template <class T> constexpr double tolerance = std::is_same_v<T, double> ? 1e-13 : 1e-6;
 
-}  // namespace
+}   // namespace
 
 TEMPLATE_TEST_CASE("micro-batches add up to the batch", "[scale]", double, float) {
   const auto whole = oracle::rounded_to<TestType>(whole_batch());
@@ -114,7 +114,8 @@ TEMPLATE_TEST_CASE("layers of pipeline stages add up to all layers", "[scale]", 
   });
 }
 
-TEMPLATE_TEST_CASE("ranks that share a sequence's tokens add up, through the pieces and through reduced histograms", "[scale]", double, float) {
+TEMPLATE_TEST_CASE("ranks that share a sequence's tokens add up, through the pieces and through reduced histograms", "[scale]", double,
+                   float) {
   using T = TestType;
   constexpr std::size_t length = 48, experts = 20, layers = 2, batch = 3;
   auto whole = oracle::plain_problem(31, layers, batch, length, experts);
@@ -143,8 +144,11 @@ TEMPLATE_TEST_CASE("ranks that share a sequence's tokens add up, through the pie
       for (std::size_t r = 0; r < ranks; ++r) {
         const auto part = rank_of(r);
         const oracle::arguments<T> given(part);
-        sara::routing_histogram_into(exec, sara::routing_histogram_inputs<T>{.logits = given.logits.view(), .sequences = given.sequences(), .token_weights = given.token_weights},
-                                     {.sums = sara::layers_view<T>{local_sums.data(), layers, batch, experts}, .token_mass = local_mass});
+        sara::routing_histogram_into(
+            exec,
+            sara::routing_histogram_inputs<T>{
+                .logits = given.logits.view(), .sequences = given.sequences(), .token_weights = given.token_weights},
+            {.sums = sara::layers_view<T>{local_sums.data(), layers, batch, experts}, .token_mass = local_mass});
         for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += local_sums[i];   // the all-reduce
         for (std::size_t s = 0; s < batch; ++s) mass[s] += local_mass[s];
       }
@@ -157,7 +161,8 @@ TEMPLATE_TEST_CASE("ranks that share a sequence's tokens add up, through the pie
       sara::js_divergence_into(exec,
                                sara::js_divergence_inputs<T>{.p = sara::matrix_view{reduced.data(), layers * batch, experts},
                                                              .q = sara::matrix_view{anchors.data(), layers * batch, experts}},
-                               {.grad_p = sara::matrix_view{slopes.data(), layers * batch, experts}}, {.scale = whole.scale / (layers * batch)});
+                               {.grad_p = sara::matrix_view{slopes.data(), layers * batch, experts}},
+                               {.scale = whole.scale / (layers * batch)});
 
       std::vector<double> fused(whole.logits.size()), pieces(whole.logits.size());
       for (std::size_t r = 0; r < ranks; ++r) {
@@ -169,11 +174,12 @@ TEMPLATE_TEST_CASE("ranks that share a sequence's tokens add up, through the pie
         const oracle::arguments<T> given(part);
         oracle::block<T> grad(layers, tokens, experts);
         sara::routing_histogram_backward_into(exec,
-                                              sara::routing_histogram_backward_inputs<T>{.logits = given.logits.view(),
-                                                                                         .sequences = given.sequences(),
-                                                                                         .token_weights = given.token_weights,
-                                                                                         .token_mass = mass,
-                                                                                         .grad_histograms = sara::layers_view<const T>{slopes.data(), layers, batch, experts}},
+                                              sara::routing_histogram_backward_inputs<T>{
+                                                  .logits = given.logits.view(),
+                                                  .sequences = given.sequences(),
+                                                  .token_weights = given.token_weights,
+                                                  .token_mass = mass,
+                                                  .grad_histograms = sara::layers_view<const T>{slopes.data(), layers, batch, experts}},
                                               {.grad_logits = grad.view()});
         const auto from_pieces = oracle::as_doubles(grad.values());
         for (std::size_t j = 0; j < got.grad.size(); ++j) {
@@ -230,7 +236,7 @@ TEST_CASE("scale multiplies loss and gradient", "[scale]") {
 }
 
 TEST_CASE("totals of 0 make the loss and the gradient 0", "[scale]") {
-  for (const int which : {0, 1, 2, 3}) {
+  for (const unsigned which : {0u, 1u, 2u, 3u}) {
     auto in = whole_batch();
     if (which == 0) in.total_layer_weight = 0;
     if (which == 1) in.total_sequence_weight = 0;

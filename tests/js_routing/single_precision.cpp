@@ -19,7 +19,7 @@ oracle::problem near_alignment(std::uint64_t seed, std::size_t sequences, std::s
   return oracle::rounded_to<float>(in);
 }
 
-}  // namespace
+}   // namespace
 
 TEST_CASE("the fp32 loss is within 2e-6 JS + 1e-7 sqrt(JS) from ln 2 down to 1e-12", "[precision]") {
   double least = 1;
@@ -59,13 +59,15 @@ TEST_CASE("the fp32 loss of disjoint supports is ln 2 and not more", "[precision
 }
 
 TEST_CASE("the fp32 gradient is within 2e-6 of its largest entry away from alignment, up to 2^20 tokens", "[precision]") {
-  struct shape { std::size_t sequences, length, experts; };
-  for (const auto [sequences, length, experts] : {shape{3, 1, 64}, shape{2, 100, 128}, shape{1, 4096, 60}, shape{5, 777, 33}, shape{1, 3000, 257},
-                                                  shape{2, 60, 1024}, shape{1, std::size_t{1} << 17, 16}, shape{1, std::size_t{1} << 20, 4}}) {
-    const auto in = oracle::rounded_to<float>(oracle::plain_problem(length, 1, sequences, length, experts, 1.5));
+  struct shape {
+    std::size_t sequences, length, experts;
+  };
+  for (const shape& of : {shape{3, 1, 64}, shape{2, 100, 128}, shape{1, 4096, 60}, shape{5, 777, 33}, shape{1, 3000, 257},
+                          shape{2, 60, 1024}, shape{1, std::size_t{1} << 17, 16}, shape{1, std::size_t{1} << 20, 4}}) {
+    const auto in = oracle::rounded_to<float>(oracle::plain_problem(of.length, 1, of.sequences, of.length, of.experts, 1.5));
     const auto want = oracle::solve(in);
     oracle::for_each_executor([&](const auto& exec, const char* name) {
-      CAPTURE(name, sequences, length, experts);
+      CAPTURE(name, of.sequences, of.length, of.experts);
       const auto got = oracle::evaluate<float>(exec, in);
       CHECK(oracle::relative_error(got.grad, want.grad) <= 2e-6);
       CHECK(oracle::relative_error(got.histograms, want.histograms) <= 2e-6);

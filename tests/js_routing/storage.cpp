@@ -15,7 +15,7 @@ oracle::problem batch(std::size_t experts) {
   return in;
 }
 
-}  // namespace
+}   // namespace
 
 TEMPLATE_TEST_CASE("a 16-bit gradient is the fp32 gradient rounded to nearest even, bit by bit", "[storage]", sara::bf16, sara::fp16) {
   for (const std::size_t experts : {1u, 7u, 8u, 33u, 64u, 129u, 257u}) {

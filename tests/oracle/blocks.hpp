@@ -9,25 +9,27 @@ namespace oracle {
 
 // How [layers, rows, columns] lie in memory. What is between the rows is filled with NaN and must stay untouched.
 struct placement {
-  bool list = false;                                           // each layer a matrix of its own, the last one first
+  bool list = false;                                              // each layer a matrix of its own, the last one first
   sara::index_t row_padding = 0, layer_padding = 0, offset = 0;   // in elements
 };
 
-template <class E>
-class block {
+template <class E> class block {
  public:
   block() = default;
-  block(std::size_t layers, std::size_t rows, std::size_t columns, const placement& at = {}) : layers_(index(layers)), rows_(index(rows)), columns_(index(columns)), at_(at) {
+  block(std::size_t layers, std::size_t rows, std::size_t columns, const placement& at = {})
+      : layers_(index(layers)), rows_(index(rows)), columns_(index(columns)), at_(at) {
     row_stride_ = columns_ + at.row_padding;
     layer_stride_ = rows_ * row_stride_ + at.layer_padding;
     data_.resize(static_cast<std::size_t>(at.offset + layers_ * layer_stride_ + 1));
     sara::store_value(fill_, std::numeric_limits<sara::arithmetic_t<E>>::quiet_NaN());
     std::fill(data_.begin(), data_.end(), fill_);
   }
-  block(std::size_t layers, std::size_t rows, std::size_t columns, const placement& at, const std::vector<double>& values) : block(layers, rows, columns, at) { set(values); }
+  block(std::size_t layers, std::size_t rows, std::size_t columns, const placement& at, const std::vector<double>& values)
+      : block(layers, rows, columns, at) {
+    set(values);
+  }
 
-  template <class V>
-  void set(const std::vector<V>& values) {
+  template <class V> void set(const std::vector<V>& values) {
     for_each([&](std::size_t i, E& x) { sara::store_value(x, static_cast<sara::arithmetic_t<E>>(values[i])); });
   }
   std::vector<E> values() const {
@@ -57,8 +59,7 @@ class block {
   static sara::index_t index(std::size_t n) { return static_cast<sara::index_t>(n); }
   E* start(sara::index_t l) { return data_.data() + at_.offset + (at_.list ? layers_ - 1 - l : l) * layer_stride_; }
 
-  template <class Visit>
-  void for_each(Visit&& visit) {
+  template <class Visit> void for_each(Visit&& visit) {
     std::size_t i = 0;
     for (sara::index_t l = 0; l < layers_; ++l)
       for (sara::index_t r = 0; r < rows_; ++r)
@@ -72,4 +73,4 @@ class block {
   std::vector<sara::matrix_view<E>> list_;
 };
 
-}  // namespace oracle
+}   // namespace oracle

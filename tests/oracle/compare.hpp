@@ -11,26 +11,22 @@
 
 namespace oracle {
 
-template <class T>
-double as_double(const T& x) { return static_cast<double>(sara::load_value(x)); }
+template <class T> double as_double(const T& x) { return static_cast<double>(sara::load_value(x)); }
 
-template <class T>
-std::vector<double> as_doubles(const std::vector<T>& v) {
+template <class T> std::vector<double> as_doubles(const std::vector<T>& v) {
   std::vector<double> out;
   out.reserve(v.size());
   for (const T& x : v) out.push_back(as_double(x));
   return out;
 }
 
-template <class T>
-std::vector<T> as_storage(const std::vector<double>& v) {
+template <class T> std::vector<T> as_storage(const std::vector<double>& v) {
   std::vector<T> out(v.size());
   for (std::size_t i = 0; i < v.size(); ++i) sara::store_value(out[i], static_cast<sara::arithmetic_t<T>>(v[i]));
   return out;
 }
 
-template <class R>
-double largest(const std::vector<R>& v) {
+template <class R> double largest(const std::vector<R>& v) {
   double size = 0;
   for (const R& x : v)
     if (std::isfinite(x)) size = std::max(size, static_cast<double>(std::abs(x)));
@@ -39,8 +35,7 @@ double largest(const std::vector<R>& v) {
 
 // The largest |got - want| - allowance over the largest |want|. Infinite where sizes differ, where one side is NaN or infinite and
 // the other is not the same, and where nothing but zeros is wanted and something else is there.
-template <class G, class W>
-double relative_error(const std::vector<G>& got, const std::vector<W>& want, double allowance = 0) {
+template <class G, class W> double relative_error(const std::vector<G>& got, const std::vector<W>& want, double allowance = 0) {
   constexpr double infinity = std::numeric_limits<double>::infinity();
   if (got.size() != want.size()) return infinity;
   const double size = largest(want);
@@ -64,19 +59,26 @@ inline double loss_error(double got, double want, double root) {
 }
 
 // Byte by byte.
-template <class T>
-bool same_bits(const T* a, const T* b, std::size_t n) { return n == 0 || std::memcmp(static_cast<const void*>(a), static_cast<const void*>(b), n * sizeof(T)) == 0; }
-template <class T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) { return a.size() == b.size() && same_bits(a.data(), b.data(), a.size()); }
+template <class T> bool same_bits(const T* a, const T* b, std::size_t n) {
+  return n == 0 || std::memcmp(static_cast<const void*>(a), static_cast<const void*>(b), n * sizeof(T)) == 0;
+}
+template <class T> bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && same_bits(a.data(), b.data(), a.size());
+}
 
 // The distance of two neighbouring numbers of storage G about x.
-template <class G>
-double unit_of(double x) {
-  constexpr bool bf16 = sara::storage_trait<G>::format == sara::storage_format::bf16, fp16 = sara::storage_trait<G>::format == sara::storage_format::fp16;
-  const int digits = bf16 ? 8 : fp16 ? 11 : std::numeric_limits<G>::digits, least = fp16 ? -13 : bf16 ? -125 : std::numeric_limits<G>::min_exponent;
+template <class G> double unit_of(double x) {
+  constexpr bool bf16 = sara::storage_trait<G>::format == sara::storage_format::bf16,
+                 fp16 = sara::storage_trait<G>::format == sara::storage_format::fp16;
+  const int digits = bf16   ? 8
+                     : fp16 ? 11
+                            : std::numeric_limits<G>::digits,
+            least = fp16   ? -13
+                    : bf16 ? -125
+                           : std::numeric_limits<G>::min_exponent;
   int exponent = 0;
   std::frexp(x, &exponent);
   return std::ldexp(1.0, (x == 0 ? least : std::max(exponent, least)) - digits);
 }
 
-}  // namespace oracle
+}   // namespace oracle

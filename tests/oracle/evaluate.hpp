@@ -10,26 +10,27 @@
 
 namespace oracle {
 
-struct posing {                     // how a problem is posed
+struct posing {   // how a problem is posed
   placement logits = {}, others = {}, grad = {};
   sara::gradient_mode mode = sara::gradient_mode::overwrite;
-  std::vector<double> buffer = {};  // what the gradient's buffer holds before the call; absent: NaN
+  std::vector<double> buffer = {};   // what the gradient's buffer holds before the call; absent: NaN
 };
 
 // The problem's numbers rounded to what storage T holds, so that the oracle and the call are asked the same question.
-template <class T>
-problem rounded_to(problem in) {
+template <class T> problem rounded_to(problem in) {
   const auto round = [](std::vector<double>& v, auto storage) { v = as_doubles(as_storage<decltype(storage)>(v)); };
-  const auto round_one = [](std::optional<double>& x) { if (x) x = static_cast<double>(static_cast<sara::arithmetic_t<T>>(*x)); };
+  const auto round_one = [](std::optional<double>& x) {
+    if (x) x = static_cast<double>(static_cast<sara::arithmetic_t<T>>(*x));
+  };
   round(in.logits, T{});
-  for (auto* v : {&in.anchors, &in.token_weights, &in.sequence_weights, &in.layer_weights, &in.histograms, &in.token_mass}) round(*v, sara::arithmetic_t<T>{});
+  for (auto* v : {&in.anchors, &in.token_weights, &in.sequence_weights, &in.layer_weights, &in.histograms, &in.token_mass})
+    round(*v, sara::arithmetic_t<T>{});
   for (auto* x : {&in.total_layer_weight, &in.total_sequence_weight, &in.upstream}) round_one(*x);
   return in;
 }
 
 // The inputs of a call, and the memory behind them.
-template <class T>
-class arguments {
+template <class T> class arguments {
   using A = sara::arithmetic_t<T>;
 
  public:
@@ -60,7 +61,8 @@ class arguments {
 
   sara::js_routing_inputs<T> inputs() const {
     sara::js_routing_inputs<T> in{.logits = logits.view(), .sequences = sequences(), .anchors = anchors.view()};
-    if (!what_.anchor_rows.empty()) in.anchor_rows = what_.wide_integers ? sara::integers_view(anchor_rows) : sara::integers_view(narrow_anchor_rows);
+    if (!what_.anchor_rows.empty())
+      in.anchor_rows = what_.wide_integers ? sara::integers_view(anchor_rows) : sara::integers_view(narrow_anchor_rows);
     in.token_weights = token_weights;
     in.sequence_weights = sequence_weights;
     in.layer_weights = layer_weights;
@@ -84,8 +86,7 @@ class arguments {
 };
 
 // Every output of a call, filled with NaN beforehand, and the memory behind them.
-template <class T, class G = T>
-class answers {
+template <class T, class G = T> class answers {
   using A = sara::arithmetic_t<T>;
 
  public:
@@ -101,13 +102,20 @@ class answers {
   answers& operator=(const answers&) = delete;
 
   sara::js_routing_outputs<T, G> outputs() {
-    return {.loss = loss, .divergence = divergence.matrix(), .histograms = histograms.view(), .token_mass = token_mass, .grad_logits = grad.view()};
+    return {.loss = loss,
+            .divergence = divergence.matrix(),
+            .histograms = histograms.view(),
+            .token_mass = token_mass,
+            .grad_logits = grad.view()};
   }
-  bool padding_is_untouched() const { return divergence.padding_is_untouched() && histograms.padding_is_untouched() && grad.padding_is_untouched(); }
+  bool padding_is_untouched() const {
+    return divergence.padding_is_untouched() && histograms.padding_is_untouched() && grad.padding_is_untouched();
+  }
 
   bool same_bits_as(const answers& other) const {
-    return same_bits(loss, other.loss) && same_bits(token_mass, other.token_mass) && same_bits(divergence.memory(), other.divergence.memory()) &&
-           same_bits(histograms.memory(), other.histograms.memory()) && same_bits(grad.memory(), other.grad.memory());
+    return same_bits(loss, other.loss) && same_bits(token_mass, other.token_mass) &&
+           same_bits(divergence.memory(), other.divergence.memory()) && same_bits(histograms.memory(), other.histograms.memory()) &&
+           same_bits(grad.memory(), other.grad.memory());
   }
 
   std::vector<A> loss, token_mass;
@@ -116,8 +124,7 @@ class answers {
 };
 
 // All outputs of one call, in double.
-template <class T, class G = T, class Executor>
-result<double> evaluate(const Executor& exec, const problem& in, const posing& how = {}) {
+template <class T, class G = T, class Executor> result<double> evaluate(const Executor& exec, const problem& in, const posing& how = {}) {
   const arguments<T> given(in, how);
   answers<T, G> got(in, how);
   sara::js_routing_into(exec, given.inputs(), got.outputs(), {.scale = in.scale, .mode = how.mode});
@@ -131,4 +138,4 @@ result<double> evaluate(const Executor& exec, const problem& in, const posing& h
   return out;
 }
 
-}  // namespace oracle
+}   // namespace oracle

@@ -12,8 +12,7 @@
 namespace oracle {
 
 // Softmax of one row. NaN, +inf or only -inf make the whole row NaN; a -inf among finite logits has probability 0.
-template <class R>
-std::vector<R> softmax(const R* z, std::size_t n) {
+template <class R> std::vector<R> softmax(const R* z, std::size_t n) {
   R top = -std::numeric_limits<R>::infinity(), sum = 0;
   for (std::size_t e = 0; e < n; ++e)
     if (z[e] > top) top = z[e];
@@ -23,8 +22,7 @@ std::vector<R> softmax(const R* z, std::size_t n) {
   return p;
 }
 
-template <class R>
-R log_sum_exp(const R* z, std::size_t n) {
+template <class R> R log_sum_exp(const R* z, std::size_t n) {
   R top = -std::numeric_limits<R>::infinity(), sum = 0;
   for (std::size_t e = 0; e < n; ++e)
     if (z[e] > top) top = z[e];
@@ -33,8 +31,7 @@ R log_sum_exp(const R* z, std::size_t n) {
 }
 
 // d loss / d logits of a softmax row p, for d loss / d p = g and d loss / d log_sum_exp = g_lse.
-template <class R>
-std::vector<R> softmax_backward(const R* p, const R* g, std::size_t n, R g_lse = 0) {
+template <class R> std::vector<R> softmax_backward(const R* p, const R* g, std::size_t n, R g_lse = 0) {
   R dot = 0;
   for (std::size_t e = 0; e < n; ++e) dot += p[e] * g[e];
   std::vector<R> out(n);
@@ -43,8 +40,7 @@ std::vector<R> softmax_backward(const R* p, const R* g, std::size_t n, R g_lse =
 }
 
 // phi(u) = 1/2 [(1 + u) ln(1 + u) + (1 - u) ln(1 - u)]: below 1/2 by its series sum u^(2k) / (2k (2k - 1)), all terms of one sign.
-template <class R>
-R js_phi(R u) {
+template <class R> R js_phi(R u) {
   if (std::abs(u) < R(0.5)) {
     R sum = 0, power = 1;
     for (int k = 1; k < 60 && power > sum * std::numeric_limits<R>::epsilon() / 8; ++k) {
@@ -58,8 +54,7 @@ R js_phi(R u) {
 }
 
 // Jensen-Shannon divergence of two rows in nats: sum of m phi((q - p) / (q + p)), m = (p + q) / 2.
-template <class R>
-R js(const R* p, const R* q, std::size_t n) {
+template <class R> R js(const R* p, const R* q, std::size_t n) {
   R sum = 0;
   for (std::size_t e = 0; e < n; ++e)
     if (!(p[e] + q[e] == 0)) sum += (p[e] + q[e]) / 2 * js_phi((q[e] - p[e]) / (q[e] + p[e]));
@@ -67,8 +62,7 @@ R js(const R* p, const R* q, std::size_t n) {
 }
 
 // The same by its definition, 1/2 KL(p || m) + 1/2 KL(q || m): for rows well apart, or for a wide R.
-template <class R>
-R js_by_definition(const R* p, const R* q, std::size_t n) {
+template <class R> R js_by_definition(const R* p, const R* q, std::size_t n) {
   R sum = 0;
   for (std::size_t e = 0; e < n; ++e) {
     const R m = (p[e] + q[e]) / 2;
@@ -79,8 +73,7 @@ R js_by_definition(const R* p, const R* q, std::size_t n) {
 }
 
 // d JS / d p = 1/2 ln(2 p / (p + q)); 0 where p is 0 (its product with a probability is 0).
-template <class R>
-std::vector<R> js_slope_p(const R* p, const R* q, std::size_t n) {
+template <class R> std::vector<R> js_slope_p(const R* p, const R* q, std::size_t n) {
   std::vector<R> slope(n);
   for (std::size_t e = 0; e < n; ++e) {
     const R u = (p[e] - q[e]) / (p[e] + q[e]);
@@ -89,21 +82,18 @@ std::vector<R> js_slope_p(const R* p, const R* q, std::size_t n) {
   return slope;
 }
 
-template <class R>
-std::vector<R> js_slope_q(const R* p, const R* q, std::size_t n) {
-  return js_slope_p(q, p, n);
-}
+template <class R> std::vector<R> js_slope_q(const R* p, const R* q, std::size_t n) { return js_slope_p(q, p, n); }
 
 // The weighted sum of the softmaxes of some rows of logits [tokens, experts], and the sum of their weights. A row of weight 0 is
 // not read; no weights: 1 each.
-template <class R>
-struct histogram_sums {
+template <class R> struct histogram_sums {
   std::vector<R> sums;   // [experts]
   R mass = 0;
 };
 
 template <class R>
-histogram_sums<R> histogram(const R* logits, std::size_t experts, const std::vector<std::size_t>& rows, const std::vector<R>& token_weights = {}) {
+histogram_sums<R> histogram(const R* logits, std::size_t experts, const std::vector<std::size_t>& rows,
+                            const std::vector<R>& token_weights = {}) {
   histogram_sums<R> out{std::vector<R>(experts, 0), 0};
   for (const std::size_t t : rows) {
     const R weight = token_weights.empty() ? R(1) : token_weights[t];
@@ -116,10 +106,9 @@ histogram_sums<R> histogram(const R* logits, std::size_t experts, const std::vec
 }
 
 // The same from chosen experts [tokens, k]: each routed slot adds token weight times weight; counts have no weights in them.
-template <class R>
-struct hard_histogram_sums {
-  std::vector<R> sums;                  // [experts]
-  std::vector<std::int64_t> counts;     // [experts]
+template <class R> struct hard_histogram_sums {
+  std::vector<R> sums;                // [experts]
+  std::vector<std::int64_t> counts;   // [experts]
   R mass = 0;
 };
 
@@ -142,8 +131,7 @@ hard_histogram_sums<R> hard_histogram(const std::int64_t* indices, std::size_t k
 }
 
 // The k best of a row, best first: ties to the lower index (+0 and -0 tie), NaN below -inf.
-template <class R>
-std::vector<std::int64_t> top_k(const R* scores, std::size_t n, std::size_t k) {
+template <class R> std::vector<std::int64_t> top_k(const R* scores, std::size_t n, std::size_t k) {
   std::vector<std::int64_t> order(n);
   for (std::size_t e = 0; e < n; ++e) order[e] = static_cast<std::int64_t>(e);
   std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
@@ -154,4 +142,4 @@ std::vector<std::int64_t> top_k(const R* scores, std::size_t n, std::size_t k) {
   return order;
 }
 
-}  // namespace oracle
+}   // namespace oracle

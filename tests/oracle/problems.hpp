@@ -15,8 +15,7 @@ class source {
   double uniform(double low = 0, double high = 1) { return low + (high - low) * static_cast<double>(bits_() >> 11) * 0x1p-53; }
   std::size_t below(std::size_t n) { return static_cast<std::size_t>(bits_() % n); }
   bool chance(double p) { return uniform() < p; }
-  template <class C>
-  auto pick(const C& from) { return *(std::begin(from) + static_cast<std::ptrdiff_t>(below(std::size(from)))); }
+  template <class C> auto pick(const C& from) { return *(std::begin(from) + static_cast<std::ptrdiff_t>(below(std::size(from)))); }
   double normal(double sigma = 1) {   // Box and Muller
     const double radius = std::sqrt(-2 * std::log(1 - uniform()));
     return sigma * radius * std::cos(6.283185307179586 * uniform());
@@ -48,7 +47,8 @@ inline std::vector<double> distributions(source& from, std::size_t rows, std::si
 }
 
 // Plain: every token counts once, uniform sequences, one anchor each, logits of spread `sigma`.
-inline problem plain_problem(std::uint64_t seed, std::size_t layers, std::size_t sequences, std::size_t length, std::size_t experts, double sigma = 2) {
+inline problem plain_problem(std::uint64_t seed, std::size_t layers, std::size_t sequences, std::size_t length, std::size_t experts,
+                             double sigma = 2) {
   source from(seed);
   problem in;
   in.layers = layers;
@@ -169,4 +169,4 @@ inline problem random_problem(std::uint64_t seed, std::size_t budget = 12000) {
   return in;
 }
 
-}  // namespace oracle
+}   // namespace oracle

@@ -14,21 +14,20 @@ enum class layout { packed, uniform, interleaved };
 struct problem {
   std::size_t layers = 1, tokens = 0, experts = 1, sequences = 0, length = 0;
   oracle::layout layout = layout::packed;
-  std::vector<std::int64_t> offsets;             // [sequences + 1], packed only
-  bool wide_integers = true;                     // offsets and anchor rows as int64, else as int32
+  std::vector<std::int64_t> offsets;   // [sequences + 1], packed only
+  bool wide_integers = true;           // offsets and anchor rows as int64, else as int32
 
-  std::vector<double> logits;                    // [layers, tokens, experts]
-  std::size_t anchor_count = 0;                  // rows of `anchors`
-  std::vector<double> anchors;                   // [layers, anchor_count, experts]
-  std::vector<std::int64_t> anchor_rows;         // [sequences]
+  std::vector<double> logits;              // [layers, tokens, experts]
+  std::size_t anchor_count = 0;            // rows of `anchors`
+  std::vector<double> anchors;             // [layers, anchor_count, experts]
+  std::vector<std::int64_t> anchor_rows;   // [sequences]
   std::vector<double> token_weights, sequence_weights, layer_weights;
   std::optional<double> total_layer_weight, total_sequence_weight, upstream;
-  std::vector<double> histograms, token_mass;    // as inputs
+  std::vector<double> histograms, token_mass;   // as inputs
   double scale = 1;
 };
 
-template <class R>
-struct result {
+template <class R> struct result {
   R loss = 0;
   std::vector<R> divergence;   // [layers, sequences]
   std::vector<R> histograms;   // [layers, sequences, experts]
@@ -79,8 +78,7 @@ inline sequence_mass masses(const problem& in) {
   return out;
 }
 
-template <class R = double>
-result<R> solve(const problem& in, const std::vector<R>& logits) {
+template <class R = double> result<R> solve(const problem& in, const std::vector<R>& logits) {
   const std::size_t L = in.layers, T = in.tokens, E = in.experts, B = in.sequences;
   const auto [mass, effective_weight] = masses(in);
   result<R> out;
@@ -100,7 +98,7 @@ result<R> solve(const problem& in, const std::vector<R>& logits) {
     const auto rows = rows_of(in, s);
     for (std::size_t l = 0; l < L; ++l) {
       const R layer_weight = weight_or_one(in.layer_weights, l), weight = effective_weight[s];
-      if (weight == 0 || layer_weight == 0) continue;                          // never read
+      if (weight == 0 || layer_weight == 0) continue;   // never read
       const R* z = logits.data() + l * T * E;
       R* q = out.histograms.data() + (l * B + s) * E;
       if (in.histograms.empty()) {
@@ -134,9 +132,6 @@ result<R> solve(const problem& in, const std::vector<R>& logits) {
   return out;
 }
 
-template <class R = double>
-result<R> solve(const problem& in) {
-  return solve<R>(in, std::vector<R>(in.logits.begin(), in.logits.end()));
-}
+template <class R = double> result<R> solve(const problem& in) { return solve<R>(in, std::vector<R>(in.logits.begin(), in.logits.end())); }
 
-}  // namespace oracle
+}   // namespace oracle

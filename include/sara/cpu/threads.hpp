@@ -39,14 +39,14 @@ void call_with_task(void* object, int workers, worker_task task) { (*static_cast
 
 }  // inline namespace SARA_ABI
 
-// Runs task(0) .. task(workers - 1), each once, and returns when all have returned. Non-owning: made from a callable
+// Runs task(0) .. task(workers - 1), each once, and returns when all have returned. Non-owning: made from a callable object
 // f(int workers, sara::worker_task task), or from a sara::thread_pool, which must outlive it. The calls may run one after the
 // other and in any order: the library's tasks never wait for one that has not begun.
 class parallel_for {
  public:
   parallel_for() = default;
   template <class F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, parallel_for> && std::is_invocable_v<F&, int, worker_task>)
+    requires(!std::is_same_v<std::remove_cvref_t<F>, parallel_for> && std::is_object_v<F> && std::is_invocable_v<F&, int, worker_task>)
   SARA_HOST_INLINE parallel_for(F& f) : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))), call_(call_with_task<F>) {}
 
   SARA_HOST_INLINE explicit operator bool() const { return call_ != nullptr; }
