@@ -181,10 +181,11 @@ bool loss_heat(const routing_shape& shape, int rounds) {
 #ifdef SARA_RACE_LIBTORCH
   const errors apart = sara_from_libtorch_in_double(p);
   agrees = apart.value <= 1e-13 && apart.gradient <= 1e-12;
-  std::printf("\nIn double, against libtorch's autograd: loss %.1e apart, gradient %.1e of its largest entry%s\n", apart.value, apart.gradient,
-              agrees ? "." : ": MORE than the 1e-13 and 1e-12 allowed.");
+  std::printf("\nIn double, against libtorch's autograd: loss %.1e apart, gradient %.1e of its largest entry%s\n", apart.value,
+              apart.gradient, agrees ? "." : ": MORE than the 1e-13 and 1e-12 allowed.");
 #endif
-  return agrees & run_heat("Loss and gradient, fp32, " + text(shape) + copied, static_cast<double>(shape.elements()), "Gelem/s", 1e-9, all, rounds);
+  return agrees &
+         run_heat("Loss and gradient, fp32, " + text(shape) + copied, static_cast<double>(shape.elements()), "Gelem/s", 1e-9, all, rounds);
 }
 
 bool top_k_heat(index_t tokens, index_t experts, index_t k, int rounds) {

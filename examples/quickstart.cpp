@@ -1,4 +1,6 @@
 // The README's first program: two sequences, four experts, loss and gradient; then a few steps downhill.
+// The tables are laid out by hand.
+// clang-format off
 // [quickstart]
 #include <sara/js_routing.hpp>
 

@@ -133,7 +133,8 @@ errors sara_from_libtorch_in_double(const routing_problem& p) {
                                                         .anchors = sara::matrix_view{anchors.data_ptr<double>(), s.sequences, s.experts}},
                         {.loss = {&value, 1}, .grad_logits = sara::matrix_view{gradient.data(), s.tokens(), s.experts}});
   const at::Tensor g = logits.grad().contiguous();
-  return {std::abs(value / loss.item<double>() - 1), largest_error(gradient, std::vector<double>(g.data_ptr<double>(), g.data_ptr<double>() + g.numel()))};
+  return {std::abs(value / loss.item<double>() - 1),
+          largest_error(gradient, std::vector<double>(g.data_ptr<double>(), g.data_ptr<double>() + g.numel()))};
 }
 
 std::string libtorch_version() { return "libtorch " TORCH_VERSION " (" + std::to_string(at::get_num_threads()) + " threads)"; }

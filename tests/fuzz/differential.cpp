@@ -81,7 +81,8 @@ template <class T> struct round_of {
     std::vector<double> probs, grad, lse;
     for (std::size_t t = 0; t < tokens; ++t) {
       // In long double: at 1,024 experts a plain sum in double is not better than what it judges.
-      const std::vector<long double> row(z.begin() + static_cast<std::ptrdiff_t>(t * experts), z.begin() + static_cast<std::ptrdiff_t>((t + 1) * experts));
+      const std::vector<long double> row(z.begin() + static_cast<std::ptrdiff_t>(t * experts),
+                                         z.begin() + static_cast<std::ptrdiff_t>((t + 1) * experts));
       const auto exact_p = oracle::softmax(row.data(), experts);
       const std::vector<double> p(exact_p.begin(), exact_p.end());
       const auto d = oracle::softmax_backward(p.data(), g.data() + t * experts, experts);

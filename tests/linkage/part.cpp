@@ -17,4 +17,4 @@ static float run(const float* logits, const float* anchors, float* grad) {
 
 static part here(PART, run);
 
-}  // namespace linkage
+}   // namespace linkage

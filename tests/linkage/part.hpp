@@ -14,4 +14,4 @@ struct part {
   static part*& first();   // main.cpp's alone: an inline one would be one of the bodies that the linker chooses among
 };
 
-}  // namespace linkage
+}   // namespace linkage

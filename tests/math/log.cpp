@@ -86,7 +86,7 @@ TEST_CASE("log1p and atanh: at most 2 ulp where the divergence's near form asks 
   });
 }
 
-TEST_CASE("log: NaN for NaN", "[math]") {
+TEST_CASE("log: NaN for NaN", "[math][nonfinite]") {
   for_each_isa([](sara::instruction_set isa) {
     for (const auto f : {function::log, function::log1p, function::atanh}) {
       std::vector<double> x(8, NAN), got(8);

@@ -1,6 +1,9 @@
 // js_routing_into for the executors and storages that the tests use, compiled once (instances/*.cpp) and not in every test.
 #pragma once
 
+// Macros.
+// clang-format off
+
 #include <sara/eigen.hpp>
 #include <sara/js_routing.hpp>
 

@@ -14,8 +14,8 @@ struct call_checks {
   const char* function;
 
   // One sentence: "<argument> must be [a, b, c] = [1, 5, 4], but is [1, 4, 4]".
-  [[noreturn, gnu::cold, gnu::noinline]] void wrong_shape(const std::string& argument, const char* axes, const index_t* expected, const index_t* found,
-                                                          int rank) const {
+  [[noreturn, gnu::cold, gnu::noinline]] void wrong_shape(const std::string& argument, const char* axes, const index_t* expected,
+                                                          const index_t* found, int rank) const {
     fail(function, argument + " must have shape " + axes + " = " + shape_text(expected, rank) + ", but has " + shape_text(found, rank));
   }
 
@@ -23,14 +23,12 @@ struct call_checks {
     if (!holds) fail(function, sentence);
   }
 
-  template <class View>
-  void required(const char* argument, const View& v) const {
+  template <class View> void required(const char* argument, const View& v) const {
     if (!v.given()) fail(function, std::string(argument) + " is required, but was not given");
   }
 
   // Optional [size]; `axes` as "[tokens]".
-  template <class T>
-  void shape(const char* argument, const vector_view<T>& v, const char* axes, index_t size) const {
+  template <class T> void shape(const char* argument, const vector_view<T>& v, const char* axes, index_t size) const {
     if (!v.given()) return;
     const index_t expected[] = {size}, found[] = {v.size()};
     if (v.size() != size) wrong_shape(argument, axes, expected, found, 1);
@@ -45,8 +43,7 @@ struct call_checks {
   }
 
   // Optional [rows, columns].
-  template <class T>
-  void shape(const char* argument, const matrix_view<T>& m, const char* axes, index_t rows, index_t columns) const {
+  template <class T> void shape(const char* argument, const matrix_view<T>& m, const char* axes, index_t rows, index_t columns) const {
     if (!m.given()) return;
     const index_t expected[] = {rows, columns}, found[] = {m.rows(), m.columns()};
     if (m.rows() != rows || m.columns() != columns) wrong_shape(argument, axes, expected, found, 2);
@@ -65,7 +62,9 @@ struct call_checks {
     for (index_t l = 0; l < (v.is_list() ? layers : 1); ++l) {   // the layers of a block are alike
       const matrix_view<T> m = v[l];
       const index_t expected[] = {layers, rows, columns}, found[] = {layers, m.rows(), m.columns()};
-      if (m.rows() == rows && m.columns() == columns && rows >= 0 && columns >= 0 && (m.row_stride() >= columns || rows <= 1) && (m.data() || rows * columns == 0)) continue;
+      if (m.rows() == rows && m.columns() == columns && rows >= 0 && columns >= 0 && (m.row_stride() >= columns || rows <= 1) &&
+          (m.data() || rows * columns == 0))
+        continue;
       const std::string name = v.is_list() ? std::string(argument) + "[" + std::to_string(l) + "]" : std::string(argument);
       if (m.rows() != rows || m.columns() != columns) wrong_shape(name, axes, expected, found, 3);
       row_stride(name, m.row_stride(), rows, columns);
@@ -81,14 +80,17 @@ struct call_checks {
       return;
     }
     if (v.sequences() < 0 || v.length() < 0 || v.sequences() * v.length() != tokens)
-      fail(function, "sequences: " + std::to_string(v.sequences()) + " sequences of " + std::to_string(v.length()) + " tokens do not make the " +
-                         std::to_string(tokens) + " tokens of the other arguments");
+      fail(function, "sequences: " + std::to_string(v.sequences()) + " sequences of " + std::to_string(v.length()) +
+                         " tokens do not make the " + std::to_string(tokens) + " tokens of the other arguments");
   }
 
   void row_stride(const std::string& argument, index_t stride, index_t rows, index_t columns) const {
-    if (rows < 0 || columns < 0) fail(function, argument + " must not have a negative extent, but has " + std::to_string(rows) + " rows and " + std::to_string(columns) + " columns");
+    if (rows < 0 || columns < 0)
+      fail(function, argument + " must not have a negative extent, but has " + std::to_string(rows) + " rows and " +
+                         std::to_string(columns) + " columns");
     if (stride < columns && rows > 1)
-      fail(function, argument + " must have a row stride of at least its " + std::to_string(columns) + " columns, but has " + std::to_string(stride));
+      fail(function,
+           argument + " must have a row stride of at least its " + std::to_string(columns) + " columns, but has " + std::to_string(stride));
   }
 
   void pointer(const char* argument, const void* data, index_t elements) const {
@@ -110,22 +112,23 @@ struct footprint {
   const char* end() const { return rows ? data + (rows - 1) * stride_bytes + row_bytes : data; }
 };
 
-template <class T>
-inline footprint footprint_of(const matrix_view<T>& m) {
+template <class T> inline footprint footprint_of(const matrix_view<T>& m) {
   const index_t size = sizeof(T);
   if (m.rows() <= 0 || m.columns() <= 0) return {};
   return {reinterpret_cast<const char*>(m.data()), m.rows(), m.columns() * size, m.row_stride() * size};
 }
-template <class T>
-inline footprint footprint_of(const vector_view<T>& v) {
+template <class T> inline footprint footprint_of(const vector_view<T>& v) {
   return footprint_of(matrix_view<T>{v.data(), v.data() ? 1 : 0, v.size()});
 }
-inline footprint footprint_of(const integers_view& v) { return {static_cast<const char*>(v.data()), v.data() ? 1 : 0, v.bytes(), v.bytes()}; }
+inline footprint footprint_of(const integers_view& v) {
+  return {static_cast<const char*>(v.data()), v.data() ? 1 : 0, v.bytes(), v.bytes()};
+}
 
 // Do two arguments share a byte? Rows of one stride whose columns lie apart do not; otherwise the whole extents count.
 inline bool overlap(const footprint& a, const footprint& b) {
   if (!a.rows || !b.rows || a.end() <= b.data || b.end() <= a.data) return false;
-  if (a.stride_bytes != b.stride_bytes || a.rows == 1 || b.rows == 1 || a.row_bytes > a.stride_bytes || b.row_bytes > b.stride_bytes) return true;
+  if (a.stride_bytes != b.stride_bytes || a.rows == 1 || b.rows == 1 || a.row_bytes > a.stride_bytes || b.row_bytes > b.stride_bytes)
+    return true;
   const index_t stride = a.stride_bytes, apart = ((b.data - a.data) % stride + stride) % stride;   // of b's columns from a's
   return apart < a.row_bytes || apart + b.row_bytes > stride;
 }
@@ -136,24 +139,21 @@ inline bool same_place(const footprint& a, const footprint& b) {
 
 // The footprints of a call's arguments. `output` refuses an argument that shares memory with any before it; call it once for
 // each output, after `input` for each input.
-template <int capacity>
-class overlap_checks {
+template <int capacity> class overlap_checks {
  public:
   explicit overlap_checks(const char* function) : function_(function) {}
 
-  template <class T>
-  void input(const char* name, const layers_view<T>& v) { add(name, v); }
-  template <class V>
-  void input(const char* name, const V& v) { add(name, v); }
+  template <class T> void input(const char* name, const layers_view<T>& v) { add(name, v); }
+  template <class V> void input(const char* name, const V& v) { add(name, v); }
 
   // `twin`: an input that may lie in exactly the same place, layer by layer.
-  template <class V>
-  void output(const char* name, const V& v, const char* twin = nullptr) {
+  template <class V> void output(const char* name, const V& v, const char* twin = nullptr) {
     entry mine = make(name, v);
     if (!mine.layers) return;
-    for (index_t l = 1; l < mine.layers; ++l)      // an output's own layers lie apart
+    for (index_t l = 1; l < mine.layers; ++l)   // an output's own layers lie apart
       for (index_t m = 0; m < (mine.view ? l : 1); ++m)
-        if (overlap(mine[m], mine[l])) fail(function_, std::string(name) + ": its layers " + std::to_string(m) + " and " + std::to_string(l) + " share memory");
+        if (overlap(mine[m], mine[l]))
+          fail(function_, std::string(name) + ": its layers " + std::to_string(m) + " and " + std::to_string(l) + " share memory");
     for (int i = 0; i < count_; ++i) against(mine, entries_[i], twin);
     entries_[count_++] = mine;
   }
@@ -161,11 +161,11 @@ class overlap_checks {
  private:
   struct entry {
     const char* name = nullptr;
-    footprint one;                                       // the first layer
+    footprint one;   // the first layer
     index_t layers = 0, layer_bytes = 0;
-    const void* view = nullptr;                          // a list's view, asked layer by layer
+    const void* view = nullptr;   // a list's view, asked layer by layer
     footprint (*layer)(const void* view, index_t l) = nullptr;
-    const char *begin = nullptr, *end = nullptr;         // all of it
+    const char *begin = nullptr, *end = nullptr;   // all of it
 
     footprint operator[](index_t l) const {
       if (view) return layer(view, l);
@@ -175,8 +175,7 @@ class overlap_checks {
     }
   };
 
-  template <class V>
-  static entry make(const char* name, const V& v) {
+  template <class V> static entry make(const char* name, const V& v) {
     entry e;
     e.name = name;
     e.one = footprint_of(v);
@@ -185,8 +184,7 @@ class overlap_checks {
     e.end = e.one.end();
     return e;
   }
-  template <class T>
-  static entry make(const char* name, const layers_view<T>& v) {
+  template <class T> static entry make(const char* name, const layers_view<T>& v) {
     entry e;
     e.name = name;
     if (!v.layers()) return e;
@@ -209,8 +207,7 @@ class overlap_checks {
     return e;
   }
 
-  template <class V>
-  void add(const char* name, const V& v) {
+  template <class V> void add(const char* name, const V& v) {
     entries_[count_] = make(name, v);
     if (entries_[count_].layers) ++count_;
   }
@@ -222,7 +219,8 @@ class overlap_checks {
       for (index_t m = 0; m < other.layers; ++m) {
         const footprint a = mine[l], b = other[m];
         if (!overlap(a, b) || (may_coincide && l == m && same_place(a, b))) continue;
-        fail(function_, std::string(mine.name) + " shares memory with " + other.name + (may_coincide ? "; it may be exactly it, or apart from it" : ""));
+        fail(function_, std::string(mine.name) + " shares memory with " + other.name +
+                            (may_coincide ? "; it may be exactly it, or apart from it" : ""));
       }
   }
 
@@ -231,5 +229,5 @@ class overlap_checks {
   int count_ = 0;
 };
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

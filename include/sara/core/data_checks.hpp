@@ -17,11 +17,11 @@ struct data_checks {
   [[noreturn, gnu::cold, gnu::noinline]] void bad(const std::string& sentence) const { fail(function, sentence + " (checked build)"); }
 
   // Weights and masses: finite and not negative.
-  template <class A>
-  void weights(const char* argument, const vector_view<const A>& v) const {
+  template <class A> void weights(const char* argument, const vector_view<const A>& v) const {
     for (index_t i = 0; checks_data && i < v.size(); ++i) {
       const double w = static_cast<double>(v[i]);
-      if (!(w >= 0) || std::isinf(w)) bad(std::string(argument) + "[" + std::to_string(i) + "] must be finite and not negative, but is " + std::to_string(w));
+      if (!(w >= 0) || std::isinf(w))
+        bad(std::string(argument) + "[" + std::to_string(i) + "] must be finite and not negative, but is " + std::to_string(w));
     }
   }
 
@@ -30,13 +30,13 @@ struct data_checks {
     for (index_t i = 0; checks_data && i <= v.sequences(); ++i) {
       const std::string name = "sequences: offset " + std::to_string(i) + " is " + std::to_string(v.offsets()[i]);
       if (v.offsets()[i] < 0 || v.offsets()[i] > tokens) bad(name + ", outside the " + std::to_string(tokens) + " tokens");
-      if (i > 0 && v.offsets()[i] < v.offsets()[i - 1]) bad(name + ", which falls back behind the one before it, " + std::to_string(v.offsets()[i - 1]));
+      if (i > 0 && v.offsets()[i] < v.offsets()[i - 1])
+        bad(name + ", which falls back behind the one before it, " + std::to_string(v.offsets()[i - 1]));
     }
   }
 
   // A row of a distribution: not negative, no NaN, sum 1.
-  template <class A>
-  void distribution(const char* argument, const A* row, index_t columns, index_t r, index_t layer) const {
+  template <class A> void distribution(const char* argument, const A* row, index_t columns, index_t r, index_t layer) const {
     if (!checks_data) return;
     double sum = 0;
     const std::string name = std::string(argument) + ": row " + std::to_string(r) + " of layer " + std::to_string(layer);
@@ -50,7 +50,8 @@ struct data_checks {
 
   // The logits of every token that has weight, of every (layer, sequence) for which has_weight(layer, sequence).
   template <class T, class A, class HasWeight>
-  void logits(const layers_view<const T>& v, const sequences_view& sequences, const vector_view<const A>& token_weights, const HasWeight& has_weight) const {
+  void logits(const layers_view<const T>& v, const sequences_view& sequences, const vector_view<const A>& token_weights,
+              const HasWeight& has_weight) const {
     if constexpr (checks_data) {
       bool all_probabilities = v.columns() > 1;
       index_t seen = 0;
@@ -63,13 +64,13 @@ struct data_checks {
             ++seen;
           }
         });
-      if (seen && all_probabilities) bad("logits must be raw router logits, but every row is a probability distribution (softmax applied already?)");
+      if (seen && all_probabilities)
+        bad("logits must be raw router logits, but every row is a probability distribution (softmax applied already?)");
     }
   }
 
   // One row of logits: at least one is finite, none is NaN or +inf. Returns whether it could be a row of probabilities.
-  template <class T>
-  bool logits_row(const T* row, index_t columns, index_t t, index_t layer) const {
+  template <class T> bool logits_row(const T* row, index_t columns, index_t t, index_t layer) const {
     double sum = 0;
     bool between = true, any = false;
     const std::string name = "logits: row " + std::to_string(t) + " of layer " + std::to_string(layer);
@@ -85,5 +86,5 @@ struct data_checks {
   }
 };
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -36,5 +36,5 @@ inline namespace SARA_ABI {
   return text + "]";
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -14,4 +14,4 @@ concept executor = requires {
 template <class E>
 concept host_executor = executor<E> && E::runs_on_host;
 
-}  // namespace sara
+}   // namespace sara

@@ -31,12 +31,16 @@ class sequences_view {
     v.given_ = true;
     return v;
   }
-  SARA_INLINE static constexpr sequences_view uniform(index_t batch, index_t length) { return regular(token_layout::uniform, batch, length); }
-  SARA_INLINE static constexpr sequences_view interleaved(index_t length, index_t batch) { return regular(token_layout::interleaved, batch, length); }
+  SARA_INLINE static constexpr sequences_view uniform(index_t batch, index_t length) {
+    return regular(token_layout::uniform, batch, length);
+  }
+  SARA_INLINE static constexpr sequences_view interleaved(index_t length, index_t batch) {
+    return regular(token_layout::interleaved, batch, length);
+  }
 
   SARA_INLINE constexpr token_layout layout() const { return layout_; }
   SARA_INLINE constexpr index_t sequences() const { return sequences_; }
-  SARA_INLINE constexpr index_t length() const { return length_; }              // of each sequence; packed: the hint, 0 if there is none
+  SARA_INLINE constexpr index_t length() const { return length_; }   // of each sequence; packed: the hint, 0 if there is none
   SARA_INLINE constexpr const integers_view& offsets() const { return offsets_; }   // packed only
   SARA_INLINE constexpr bool given() const { return given_; }
 
@@ -71,8 +75,7 @@ SARA_INLINE constexpr token_range token_rows(const sequences_view& v, index_t s,
 }
 
 // Calls visit(s, rows) for every sequence in order; reads packed offsets on the host.
-template <class Visit>
-inline void for_each_sequence(const sequences_view& v, index_t tokens, Visit&& visit) {
+template <class Visit> inline void for_each_sequence(const sequences_view& v, index_t tokens, Visit&& visit) {
   index_t begin = 0;
   if (v.layout() == token_layout::packed && v.sequences() > 0) begin = std::clamp<index_t>(v.offsets()[0], 0, tokens);
   for (index_t s = 0; s < v.sequences(); ++s) {
@@ -83,5 +86,5 @@ inline void for_each_sequence(const sequences_view& v, index_t tokens, Visit&& v
   }
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -24,8 +24,7 @@ enum class storage_format { native, bf16, fp16 };
 // The format of a storage type. A 16-bit type is recognised by its std::numeric_limits (8 digits: bf16, 11: fp16), which
 // Eigen and torch provide for theirs; specialise the trait for a type that has none. Values are read and written by copying
 // their bytes (such types are trivially copyable), never through a pointer of another type.
-template <class T>
-struct storage_trait {
+template <class T> struct storage_trait {
   static constexpr storage_format format = sizeof(T) != 2 || !std::numeric_limits<T>::is_specialized || std::numeric_limits<T>::is_integer
                                                ? storage_format::native
                                            : std::numeric_limits<T>::digits == 8 ? storage_format::bf16
@@ -35,15 +34,16 @@ template <> struct storage_trait<::__nv_bfloat16> { static constexpr storage_for
 template <> struct storage_trait<::__half> { static constexpr storage_format format = storage_format::fp16; };
 
 template <class T>
-using arithmetic_t = std::conditional_t<storage_trait<std::remove_const_t<T>>::format == storage_format::native, std::remove_const_t<T>, float>;
+using arithmetic_t =
+    std::conditional_t<storage_trait<std::remove_const_t<T>>::format == storage_format::native, std::remove_const_t<T>, float>;
 
 // Is T one of the types that the CPU's and the GPU's kernels read and write?
 template <class T>
-inline constexpr bool is_kernel_storage = std::is_same_v<T, float> || std::is_same_v<T, double> || storage_trait<T>::format != storage_format::native;
+inline constexpr bool is_kernel_storage =
+    std::is_same_v<T, float> || std::is_same_v<T, double> || storage_trait<T>::format != storage_format::native;
 
 // The signed integer of a type's size.
-template <class A>
-using integer_of = std::conditional_t<sizeof(A) == 4, std::int32_t, std::int64_t>;
+template <class A> using integer_of = std::conditional_t<sizeof(A) == 4, std::int32_t, std::int64_t>;
 
 // `overwrite` never reads the gradient's buffer; `accumulate` adds to it with one rounding.
 enum class gradient_mode { overwrite, accumulate };
@@ -65,7 +65,7 @@ SARA_INLINE float float_of_fp16(std::uint16_t h) {
   std::uint32_t exponent = (h >> 10) & 31u, mantissa = h & 1023u;
   if (exponent == 0) {
     if (mantissa == 0) return __builtin_bit_cast(float, sign);
-    exponent = 113;                                                  // a denormal becomes a normal float
+    exponent = 113;   // a denormal becomes a normal float
     for (; !(mantissa & 1024u); mantissa <<= 1) --exponent;
     mantissa &= 1023u;
   } else {
@@ -77,16 +77,15 @@ SARA_INLINE float float_of_fp16(std::uint16_t h) {
 SARA_INLINE std::uint16_t fp16_of_float(float x) {
   const std::uint32_t u = __builtin_bit_cast(std::uint32_t, x), sign = (u >> 16) & 0x8000u, a = u & 0x7fffffffu;
   if (a > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u | ((a >> 13) & 0x3ffu));
-  if (a >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);                      // rounds to infinity
+  if (a >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);   // rounds to infinity
   if (a >= 0x38800000u) return static_cast<std::uint16_t>(sign | ((a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13));
-  if (a <= 0x33000000u) return static_cast<std::uint16_t>(sign);                               // at most half the least denormal
+  if (a <= 0x33000000u) return static_cast<std::uint16_t>(sign);   // at most half the least denormal
   const std::uint32_t mantissa = (a & 0x7fffffu) | 0x800000u, shift = 126 - (a >> 23);
   return static_cast<std::uint16_t>(sign | ((mantissa + (1u << (shift - 1)) - 1 + ((mantissa >> shift) & 1u)) >> shift));
 }
 
 // One value from storage to arithmetic and back; the scalar twin of the kernels' loads and stores.
-template <class T>
-SARA_INLINE arithmetic_t<T> load_value(const T& x) {
+template <class T> SARA_INLINE arithmetic_t<T> load_value(const T& x) {
   if constexpr (storage_trait<T>::format == storage_format::native) {
     return x;
   } else {
@@ -96,8 +95,7 @@ SARA_INLINE arithmetic_t<T> load_value(const T& x) {
   }
 }
 
-template <class T>
-SARA_INLINE void store_value(T& to, const arithmetic_t<T>& x) {
+template <class T> SARA_INLINE void store_value(T& to, const arithmetic_t<T>& x) {
   if constexpr (storage_trait<T>::format == storage_format::native) {
     to = x;
   } else {
@@ -106,7 +104,7 @@ SARA_INLINE void store_value(T& to, const arithmetic_t<T>& x) {
   }
 }
 
-}  // inline namespace SARA_ABI
+}   // namespace SARA_ABI
 
 // The library's own 16-bit storage types, for programs that bring none.
 struct bf16 {
@@ -124,4 +122,4 @@ struct fp16 {
 template <> struct storage_trait<bf16> { static constexpr storage_format format = storage_format::bf16; };
 template <> struct storage_trait<fp16> { static constexpr storage_format format = storage_format::fp16; };
 
-}  // namespace sara
+}   // namespace sara

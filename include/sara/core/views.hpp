@@ -5,6 +5,9 @@
 // never filled (`given()` is false) means "not wanted" for an output and "not there" for an input.
 #pragma once
 
+// Version 14 does not know requires-clauses.
+// clang-format off
+
 #include <concepts>
 #include <span>
 

@@ -27,8 +27,7 @@ class carver {
     used_ = (alignment - reinterpret_cast<std::uintptr_t>(base_) % alignment) % alignment;
   }
 
-  template <class T>
-  T* take(index_t count) {
+  template <class T> T* take(index_t count) {
     char* const at = base_ ? base_ + used_ : nullptr;
     used_ += (static_cast<std::size_t>(count) * sizeof(T) + alignment - 1) / alignment * alignment;
     return reinterpret_cast<T*>(at);
@@ -42,5 +41,5 @@ class carver {
   std::size_t used_ = 0;
 };
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -16,10 +16,10 @@ namespace sara {
 struct cpu_executor {
   static constexpr bool runs_on_host = true;
 
-  int threads = 0;               // at most so many, the caller's included; 0: as many as the process may run on (its affinity mask)
-  parallel_for pool = {};        // who runs them: a sara::thread_pool, or any callable (OpenMP, TBB, ...); absent: spawned in the call
+  int threads = 0;          // at most so many, the caller's included; 0: as many as the process may run on (its affinity mask)
+  parallel_for pool = {};   // who runs them: a sara::thread_pool, or any callable (OpenMP, TBB, ...); absent: spawned in the call
   instruction_set isa = instruction_set::best;
-  workspace scratch = {};        // of at least the `*_workspace_bytes` of the call; absent: one heap allocation in the call
+  workspace scratch = {};   // of at least the `*_workspace_bytes` of the call; absent: one heap allocation in the call
 };
 
 inline namespace SARA_ABI {
@@ -40,16 +40,14 @@ inline int worth_workers(const cpu_executor& exec, index_t elements) {
 }
 
 // Calls work(worker) for each of `workers` workers, at the same time where the executor allows it.
-template <class Work>
-void run_workers(const cpu_executor& exec, int workers, Work& work) {
+template <class Work> void run_workers(const cpu_executor& exec, int workers, Work& work) {
   if (workers <= 1) return work(0);
   if (exec.pool) return exec.pool(workers, worker_task(work));
   spawn_threads(workers, worker_task(work));
 }
 
 // Calls work(block, worker) for every block, each by the first worker that is free.
-template <class Work>
-void run_blocks(const cpu_executor& exec, int workers, index_t blocks, const Work& work) {
+template <class Work> void run_blocks(const cpu_executor& exec, int workers, index_t blocks, const Work& work) {
   std::atomic<index_t> next{0};
   auto take = [&](int worker) {
     for (index_t b; (b = next.fetch_add(1, std::memory_order_relaxed)) < blocks;) work(b, worker);
@@ -61,14 +59,14 @@ void run_blocks(const cpu_executor& exec, int workers, index_t blocks, const Wor
 struct row_blocks {
   index_t rows, length, count;
 
-  row_blocks(index_t all_rows, index_t columns) : rows(all_rows), length(std::max<index_t>(16384 / columns, 4)), count((all_rows + length - 1) / length) {}
+  row_blocks(index_t all_rows, index_t columns)
+      : rows(all_rows), length(std::max<index_t>(16384 / columns, 4)), count((all_rows + length - 1) / length) {}
   index_t begin(index_t block) const { return block * length; }
   index_t end(index_t block) const { return std::min(rows, (block + 1) * length); }
 };
 
 // The scratch of each worker: an object whose take(memory, columns) carves it.
-template <class Scratch>
-Scratch* take_scratch(carver& memory, int workers, index_t columns) {
+template <class Scratch> Scratch* take_scratch(carver& memory, int workers, index_t columns) {
   Scratch* const all = memory.take<Scratch>(workers);
   for (int w = 0; w < workers; ++w) {
     Scratch mine;
@@ -100,5 +98,5 @@ class scratch_memory {
   void* owned_ = nullptr;
 };
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -14,15 +14,18 @@ inline namespace SARA_ABI {
 inline bool is_supported(instruction_set isa) {
   switch (isa) {
 #if defined(__x86_64__)
-    case instruction_set::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case instruction_set::avx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case instruction_set::avx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
 #else
     case instruction_set::avx2:
-    case instruction_set::avx512: return false;
+    case instruction_set::avx512:
+      return false;
 #endif
-    default: return true;
+    default:
+      return true;
   }
 }
 
@@ -36,5 +39,5 @@ inline const char* name_of(instruction_set isa) {
   return names[static_cast<int>(isa)];
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -19,14 +19,15 @@ inline constexpr int rows_at_once = 4;
 inline constexpr int most_chunk_rows = 64;
 
 // Rows of `columns` values in a chunk: some 4,096 values.
-inline index_t chunk_rows(index_t columns) { return std::clamp<index_t>(4096 / columns / rows_at_once * rows_at_once, rows_at_once, most_chunk_rows); }
+inline index_t chunk_rows(index_t columns) {
+  return std::clamp<index_t>(4096 / columns / rows_at_once * rows_at_once, rows_at_once, most_chunk_rows);
+}
 
 // How a row of `columns` values is cut into vectors: full ones, and a tail that overlaps the last of them.
-template <class S>
-struct row_cut {
-  index_t full, tail_at;     // columns in full vectors; first column of the tail's vector
+template <class S> struct row_cut {
+  index_t full, tail_at;   // columns in full vectors; first column of the tail's vector
   bool tail;
-  typename S::mask fresh;    // the tail's lanes that no full vector has
+  typename S::mask fresh;   // the tail's lanes that no full vector has
 
   SARA_INLINE explicit row_cut(index_t columns) : full(columns / S::lanes * S::lanes), tail_at(columns - S::lanes), tail(full < columns) {
     const auto repeated = static_cast<typename S::scalar>(full - tail_at);
@@ -36,25 +37,19 @@ struct row_cut {
 };
 
 // f(0), f(1), ... for the rows of a group, written out: their vectors then live in registers, whatever the optimisation level.
-template <class F, int... r>
-SARA_INLINE void written_out(const F& f, std::integer_sequence<int, r...>) {
+template <class F, int... r> SARA_INLINE void written_out(const F& f, std::integer_sequence<int, r...>) {
   (f(std::integral_constant<int, r>{}), ...);
 }
-template <class F>
-SARA_INLINE void each_row(const F& f) {
-  written_out(f, std::make_integer_sequence<int, rows_at_once>{});
-}
+template <class F> SARA_INLINE void each_row(const F& f) { written_out(f, std::make_integer_sequence<int, rows_at_once>{}); }
 
 // What a softmax needs besides a row's exponentials.
-template <class A>
-struct row_sum {
+template <class A> struct row_sum {
   math::exp_row<A> peak;
   A sum;
 };
 
 // A sum of non-negative vectors: some at a time, those added with what each addition lost. One long chain of additions would drift.
-template <class S>
-struct blocked_sum {
+template <class S> struct blocked_sum {
   static constexpr index_t block = 8 * S::lanes;   // columns added up plainly
 
   S whole{}, lost{};
@@ -69,9 +64,11 @@ struct blocked_sum {
 
 // Exponentials of four rows to four rows (which may be the same), and their sums.
 template <class S, class T, class A>
-SARA_INLINE void exponentiate(const T* const (&rows)[rows_at_once], const row_cut<S>& cut, A* const (&to)[rows_at_once], row_sum<A> (&sums)[rows_at_once]) {
+SARA_INLINE void exponentiate(const T* const (&rows)[rows_at_once], const row_cut<S>& cut, A* const (&to)[rows_at_once],
+                              row_sum<A> (&sums)[rows_at_once]) {
   S tail[rows_at_once], top[rows_at_once];
-  each_row([&](auto r) __attribute__((always_inline)) { top[r] = tail[r] = load<S>(rows[r] + cut.tail_at); });   // before `to` overwrites it
+  each_row([&](auto r)
+               __attribute__((always_inline)) { top[r] = tail[r] = load<S>(rows[r] + cut.tail_at); });   // before `to` overwrites it
   for (index_t e = 0; e < cut.full; e += S::lanes)
     each_row([&](auto r) __attribute__((always_inline)) { top[r] = max(load<S>(rows[r] + e), top[r]); });
   each_row([&](auto r) __attribute__((always_inline)) {
@@ -96,18 +93,16 @@ SARA_INLINE void exponentiate(const T* const (&rows)[rows_at_once], const row_cu
 }
 
 // Exponentials of `rows` rows, a multiple of rows_at_once.
-template <class T>
-struct exponentials_kernel {
+template <class T> struct exponentials_kernel {
   using arithmetic = arithmetic_t<T>;
 
   const T* const* from;
-  arithmetic* const* to;       // may be the same rows
+  arithmetic* const* to;   // may be the same rows
   row_sum<arithmetic>* sums;
   int rows;
   index_t columns;
 
-  template <int bytes>
-  SARA_INLINE void run() const {
+  template <int bytes> SARA_INLINE void run() const {
     using S = simd<arithmetic, bytes>;
     const row_cut<S> cut(columns);
     for (int r = 0; r < rows; r += rows_at_once) {
@@ -121,18 +116,16 @@ struct exponentials_kernel {
 };
 
 // Adds the sum of factor times row to `total`, in double: a chunk is added up in arithmetic precision, chunks in double.
-template <class A>
-struct weighted_sum_kernel {
+template <class A> struct weighted_sum_kernel {
   using arithmetic = A;
 
   A* const* from;
   const A* factors;
-  int rows;                    // a multiple of rows_at_once
+  int rows;   // a multiple of rows_at_once
   index_t columns;
-  double* total;               // [columns]
+  double* total;   // [columns]
 
-  template <int bytes>
-  SARA_INLINE void run() const {
+  template <int bytes> SARA_INLINE void run() const {
     using S = simd<A, bytes>;
     const row_cut<S> cut(columns);
     for (index_t e = 0; e < cut.full; e += S::lanes) add(total + e, sum_at<S>(e));
@@ -140,8 +133,7 @@ struct weighted_sum_kernel {
   }
 
  private:
-  template <class S>
-  SARA_INLINE S sum_at(index_t e) const {
+  template <class S> SARA_INLINE S sum_at(index_t e) const {
     S sum = S::broadcast(0);
     for (int r = 0; r < rows; r += rows_at_once) {
       const S first = mul_add(load<S>(from[r] + e), S::broadcast(factors[r]), load<S>(from[r + 1] + e) * factors[r + 1]);
@@ -150,8 +142,7 @@ struct weighted_sum_kernel {
     }
     return sum;
   }
-  template <int bytes>
-  SARA_INLINE static void add(double* to, const simd<A, bytes>& x) {
+  template <int bytes> SARA_INLINE static void add(double* to, const simd<A, bytes>& x) {
     if constexpr (std::is_same_v<A, double>) {
       store(to, load<simd<double, bytes>>(to) + x);
     } else if constexpr (bytes == sizeof(A)) {
@@ -169,20 +160,18 @@ struct weighted_sum_kernel {
 };
 
 // factor p (slope - sum of p slope), p being the rows of exponentials over their sums.
-template <class A, class G>
-struct softmax_gradient_kernel {
+template <class A, class G> struct softmax_gradient_kernel {
   using arithmetic = A;
 
   const A* const* from;
-  G* const* to;                // may be the same rows
+  G* const* to;   // may be the same rows
   const A* factors;
-  int rows;                    // a multiple of rows_at_once
+  int rows;   // a multiple of rows_at_once
   index_t columns;
-  const A* slopes;             // [columns]
+  const A* slopes;   // [columns]
   gradient_mode mode;
 
-  template <int bytes>
-  SARA_INLINE void run() const {
+  template <int bytes> SARA_INLINE void run() const {
     using S = simd<A, bytes>;
     const row_cut<S> cut(columns);
     const S tail_slope = load<S>(slopes + cut.tail_at);
@@ -225,7 +214,8 @@ struct softmax_gradient_kernel {
           if (cut.tail) store(out + cut.tail_at, last * mul_add(tail_slope, t, l));
         } else {
           const S before = load<S>(out + cut.tail_at);
-          for (index_t e = 0; e < cut.full; e += S::lanes) store(out + e, load<S>(out + e) + load<S>(row + e) * mul_add(load<S>(slopes + e), t, l));
+          for (index_t e = 0; e < cut.full; e += S::lanes)
+            store(out + e, load<S>(out + e) + load<S>(row + e) * mul_add(load<S>(slopes + e), t, l));
           if (cut.tail) store(out + cut.tail_at, before + last * mul_add(tail_slope, t, l));
         }
       }
@@ -234,22 +224,19 @@ struct softmax_gradient_kernel {
 };
 
 // Zeros to one row of any storage.
-template <class G>
-void clear_row(G* row, index_t columns) {
+template <class G> void clear_row(G* row, index_t columns) {
   std::memset(static_cast<void*>(row), 0, static_cast<std::size_t>(columns) * sizeof(G));
 }
 
 // The rows of one sequence, by their place in it.
-template <class T>
-struct sequence_rows {
+template <class T> struct sequence_rows {
   T* data = nullptr;
-  index_t stride = 0;          // elements from one token of the sequence to its next
+  index_t stride = 0;   // elements from one token of the sequence to its next
   T* operator[](index_t i) const { return data + i * stride; }
 };
 
 // Memory of one worker, for rows of `columns` values.
-template <class T, class G>
-struct row_scratch {
+template <class T, class G> struct row_scratch {
   using A = arithmetic_t<T>;
   index_t stride = 0;
   A* exponentials = nullptr;   // a chunk of rows
@@ -272,8 +259,7 @@ struct row_scratch {
 };
 
 // A chunk of a sequence's rows that have weight, in order; filled up to a group with rows that count for nothing.
-template <class T>
-struct row_chunk {
+template <class T> struct row_chunk {
   using A = arithmetic_t<T>;
 
   int count = 0, filled = 0;
@@ -281,8 +267,7 @@ struct row_chunk {
   A weight[most_chunk_rows];
 
   // Moves `next` past the rows taken; calls skip(row) for each row of weight 0, which nobody reads.
-  template <class Skip>
-  void gather(index_t& next, index_t end, index_t most, const A* weights, index_t weight_step, const Skip& skip) {
+  template <class Skip> void gather(index_t& next, index_t end, index_t most, const A* weights, index_t weight_step, const Skip& skip) {
     for (count = 0; next < end && count < most; ++next) {
       const A w = weights ? weights[next * weight_step] : A(1);
       if (w != 0) {
@@ -297,7 +282,8 @@ struct row_chunk {
 
   // Exponentials of the chunk's rows, to their rows of `to`; sums of both.
   template <class G>
-  void exponentiate(instruction_set isa, index_t columns, const sequence_rows<const T>& logits, A** to, row_sum<A>* sums, const row_scratch<T, G>& scratch) const {
+  void exponentiate(instruction_set isa, index_t columns, const sequence_rows<const T>& logits, A** to, row_sum<A>* sums,
+                    const row_scratch<T, G>& scratch) const {
     const T* from[most_chunk_rows];
     for (int r = 0; r < filled; ++r) from[r] = r < count ? logits[row[r]] : scratch.blank;
     run_kernel(isa, columns, exponentials_kernel<T>{from, to, sums, filled, columns});
@@ -305,8 +291,7 @@ struct row_chunk {
 };
 
 // What both sweeps know of the rows [begin, end) of a sequence.
-template <class T>
-struct row_block {
+template <class T> struct row_block {
   instruction_set isa;
   sequence_rows<const T> logits;
   const arithmetic_t<T>* weights = nullptr;   // of the sequence's tokens; absent: 1
@@ -316,12 +301,14 @@ struct row_block {
 
 // The weighted sum of a block's softmax rows to `total` [columns]. Leaves the exponentials of each row in `parked` where that is given.
 template <class T, class G>
-void sum_softmax_rows(const row_block<T>& block, const sequence_rows<arithmetic_t<T>>& parked, double* total, const row_scratch<T, G>& scratch) {
+void sum_softmax_rows(const row_block<T>& block, const sequence_rows<arithmetic_t<T>>& parked, double* total,
+                      const row_scratch<T, G>& scratch) {
   using A = arithmetic_t<T>;
   std::memset(total, 0, static_cast<std::size_t>(block.columns) * sizeof(double));
   const index_t most = chunk_rows(block.columns);
   row_chunk<T> chunk;
-  for (index_t next = block.begin; chunk.gather(next, block.end, most, block.weights, block.weight_step, [](index_t) {}), chunk.count > 0;) {
+  for (index_t next = block.begin;
+       chunk.gather(next, block.end, most, block.weights, block.weight_step, [](index_t) {}), chunk.count > 0;) {
     A *exponentials[most_chunk_rows], factors[most_chunk_rows];
     row_sum<A> sums[most_chunk_rows];
     for (int r = 0; r < chunk.filled; ++r)
@@ -335,8 +322,9 @@ void sum_softmax_rows(const row_block<T>& block, const sequence_rows<arithmetic_
 // The gradient of a block's rows: coefficient * weight * p (slope - sum of p slope). Takes the exponentials from `parked`, or
 // computes them again from the logits.
 template <class T, class G>
-void differentiate_softmax_rows(const row_block<T>& block, const sequence_rows<const arithmetic_t<T>>& parked, const arithmetic_t<T>* slopes, double coefficient,
-                                gradient_mode mode, const sequence_rows<G>& gradient, const row_scratch<T, G>& scratch) {
+void differentiate_softmax_rows(const row_block<T>& block, const sequence_rows<const arithmetic_t<T>>& parked,
+                                const arithmetic_t<T>* slopes, double coefficient, gradient_mode mode, const sequence_rows<G>& gradient,
+                                const row_scratch<T, G>& scratch) {
   using A = arithmetic_t<T>;
   const A no_slope = 0;
   if (block.columns == 1) slopes = &no_slope;   // one expert has probability 1, and a gradient of exactly 0
@@ -362,9 +350,10 @@ void differentiate_softmax_rows(const row_block<T>& block, const sequence_rows<c
       to[r] = counts ? gradient[chunk.row[r]] : scratch.nowhere;
       factors[r] = counts ? static_cast<A>(coefficient * static_cast<double>(chunk.weight[r])) : A(0);
     }
-    run_kernel(block.isa, block.columns, softmax_gradient_kernel<A, G>{exponentials, to, factors, chunk.filled, block.columns, slopes, mode});
+    run_kernel(block.isa, block.columns,
+               softmax_gradient_kernel<A, G>{exponentials, to, factors, chunk.filled, block.columns, slopes, mode});
   }
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -10,21 +10,16 @@
 namespace sara {
 inline namespace SARA_ABI {
 
-template <class A, int bytes>
-struct simd_vector {
-  typedef A type __attribute__((vector_size(bytes)));
-};
+template <class A, int bytes> struct simd_vector { typedef A type __attribute__((vector_size(bytes))); };
 
 // The integers of a vector's lanes: their bits, or a comparison's result (all bits of a lane set, or none).
-template <class A, int bytes>
-struct simd_mask {
+template <class A, int bytes> struct simd_mask {
   typename simd_vector<integer_of<A>, bytes>::type v;
 
   SARA_INLINE friend simd_mask operator&(const simd_mask& a, const simd_mask& b) { return {a.v & b.v}; }
 };
 
-template <class A, int bytes>
-struct simd {
+template <class A, int bytes> struct simd {
   using scalar = A;
   using vector = typename simd_vector<A, bytes>::type;
   using integers = typename simd_vector<integer_of<A>, bytes>::type;
@@ -58,8 +53,7 @@ struct simd {
 };
 
 // What the optimiser must not reassociate across, even under -ffast-math: the sum of a rounding, the parts of ln 2.
-template <class A, int bytes>
-SARA_INLINE simd<A, bytes> keep(const simd<A, bytes>& sum) {
+template <class A, int bytes> SARA_INLINE simd<A, bytes> keep(const simd<A, bytes>& sum) {
   simd<A, bytes> x = sum;
 #if defined(__FAST_MATH__) && !defined(__CUDACC__)
 #if defined(__clang__)
@@ -72,16 +66,12 @@ SARA_INLINE simd<A, bytes> keep(const simd<A, bytes>& sum) {
 }
 
 // What math/js.hpp asks of its scalar.
-template <int bytes>
-SARA_INLINE simd<double, bytes> log(const simd<double, bytes>& x) { return math::log_positive(x); }
-template <int bytes>
-SARA_INLINE simd<double, bytes> log1p(const simd<double, bytes>& x) { return math::log1p_near(x); }
-template <int bytes>
-SARA_INLINE simd<double, bytes> atanh(const simd<double, bytes>& x) { return math::atanh_near(x); }
+template <int bytes> SARA_INLINE simd<double, bytes> log(const simd<double, bytes>& x) { return math::log_positive(x); }
+template <int bytes> SARA_INLINE simd<double, bytes> log1p(const simd<double, bytes>& x) { return math::log1p_near(x); }
+template <int bytes> SARA_INLINE simd<double, bytes> atanh(const simd<double, bytes>& x) { return math::atanh_near(x); }
 
 // 0, 1, 2, ...
-template <class S>
-SARA_INLINE S lane_numbers() {
+template <class S> SARA_INLINE S lane_numbers() {
   typename S::scalar numbers[S::lanes];
   for (int i = 0; i < S::lanes; ++i) numbers[i] = static_cast<typename S::scalar>(i);
   S x;
@@ -89,21 +79,16 @@ SARA_INLINE S lane_numbers() {
   return x;
 }
 
-template <class S>
-SARA_INLINE typename S::mask every_lane() {
-  return S::broadcast(-1) < S::broadcast(0);
-}
+template <class S> SARA_INLINE typename S::mask every_lane() { return S::broadcast(-1) < S::broadcast(0); }
 
 // The halves of a vector.
-template <class A, int bytes>
-SARA_INLINE void split(const simd<A, bytes>& x, simd<A, bytes / 2>& low, simd<A, bytes / 2>& high) {
+template <class A, int bytes> SARA_INLINE void split(const simd<A, bytes>& x, simd<A, bytes / 2>& low, simd<A, bytes / 2>& high) {
   std::memcpy(&low.v, &x.v, bytes / 2);
   std::memcpy(&high.v, reinterpret_cast<const char*>(&x.v) + bytes / 2, bytes / 2);
 }
 
 // Sum and maximum over the lanes, by halves: one fixed order.
-template <class A, int bytes>
-SARA_INLINE A sum_of_lanes(const simd<A, bytes>& x) {
+template <class A, int bytes> SARA_INLINE A sum_of_lanes(const simd<A, bytes>& x) {
   if constexpr (bytes == static_cast<int>(sizeof(A))) {
     return x.v[0];
   } else {
@@ -112,8 +97,7 @@ SARA_INLINE A sum_of_lanes(const simd<A, bytes>& x) {
     return sum_of_lanes(low + high);
   }
 }
-template <class A, int bytes>
-SARA_INLINE A max_of_lanes(const simd<A, bytes>& x) {
+template <class A, int bytes> SARA_INLINE A max_of_lanes(const simd<A, bytes>& x) {
   if constexpr (bytes == static_cast<int>(sizeof(A))) {
     return x.v[0];
   } else {
@@ -124,14 +108,13 @@ SARA_INLINE A max_of_lanes(const simd<A, bytes>& x) {
 }
 
 // `lanes` values from storage, in arithmetic; 16-bit formats by integer operations, denormals and NaN included.
-template <class S, class T>
-SARA_INLINE S load(const T* from) {
+template <class S, class T> SARA_INLINE S load(const T* from) {
   constexpr int lanes = S::lanes;
   S x;
   if constexpr (std::is_same_v<typename S::scalar, T>) {
     std::memcpy(&x.v, from, sizeof x.v);
   } else if constexpr (std::is_same_v<typename S::scalar, double>) {
-    const simd<float, lanes * 4> narrow = load<simd<float, lanes * 4>>(from);
+    const simd<float, lanes* 4> narrow = load<simd<float, lanes * 4>>(from);
     x.v = __builtin_convertvector(narrow.v, typename S::vector);
   } else {
     static_assert(storage_trait<T>::format != storage_format::native);
@@ -155,8 +138,7 @@ SARA_INLINE S load(const T* from) {
 }
 
 // `lanes` values to storage, rounded to nearest, ties to even.
-template <class S, class T>
-SARA_INLINE void store(T* to, const S& x) {
+template <class S, class T> SARA_INLINE void store(T* to, const S& x) {
   constexpr int lanes = S::lanes;
   if constexpr (std::is_same_v<typename S::scalar, T>) {
     std::memcpy(to, &x.v, sizeof x.v);
@@ -187,5 +169,5 @@ SARA_INLINE void store(T* to, const S& x) {
   }
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

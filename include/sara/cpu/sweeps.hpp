@@ -50,8 +50,7 @@ struct block_cut {
 //       double operator()(layer, sequence, double* sums, double* work, A* slopes)
 //                                                 from the weighted sums [experts] (its to change; unspecified if !first_sweep)
 //                                                 to slopes [experts] and the coefficient of the gradient; work [experts] is free
-template <class T, class G, class Step>
-class softmax_sweeps {
+template <class T, class G, class Step> class softmax_sweeps {
   using A = arithmetic_t<T>;
 
  public:
@@ -59,7 +58,7 @@ class softmax_sweeps {
   const sequence_plan* plan = nullptr;
   sequences_view sequences;
   vector_view<const A> token_weights;
-  layers_view<G> gradient;                            // not given: no second sweep
+  layers_view<G> gradient;   // not given: no second sweep
   gradient_mode mode = gradient_mode::overwrite;
   bool first_sweep = true;
 
@@ -113,7 +112,8 @@ class softmax_sweeps {
       }
     }
     const index_t whole_tickets = layers * count;
-    const index_t outside_tickets = gradient.given() && mode == gradient_mode::overwrite && sequences.layout() == token_layout::packed ? layers : 0;
+    const index_t outside_tickets =
+        gradient.given() && mode == gradient_mode::overwrite && sequences.layout() == token_layout::packed ? layers : 0;
 
     run_blocks(exec, workers, sum_tickets + whole_tickets + outside_tickets + gradient_tickets, [&](index_t ticket, int worker) {
       if (ticket < sum_tickets) return sum_block(ticket, worker);
@@ -137,7 +137,7 @@ class softmax_sweeps {
     row_scratch<T, G> rows;
     double* sums = nullptr;   // [2, experts]: of a sequence, of a block
     A* slopes = nullptr;
-    A* parked = nullptr;      // exponentials of a sequence that fits
+    A* parked = nullptr;   // exponentials of a sequence that fits
     index_t parked_rows = 0;
   };
   struct split_unit {
@@ -145,7 +145,7 @@ class softmax_sweeps {
     std::atomic<index_t> waiting{0};   // first-sweep blocks still to come
     std::atomic<bool> ready{false};    // the step is done
     double coefficient = 0;
-    double* partials = nullptr;        // [blocks, experts]
+    double* partials = nullptr;   // [blocks, experts]
     A* slopes = nullptr;
   };
 
@@ -156,8 +156,7 @@ class softmax_sweeps {
     return plan[s].rows.count * split_share * workers > all_tokens && block_cut(plan[s].rows.count).blocks > 1;
   }
 
-  template <class X>
-  sequence_rows<X> rows_of(const matrix_view<X>& m, index_t s) const {
+  template <class X> sequence_rows<X> rows_of(const matrix_view<X>& m, index_t s) const {
     return {m.data() + plan[s].rows.first * m.row_stride(), plan[s].rows.step * m.row_stride()};
   }
   const A* weights_of(index_t s) const { return token_weights.given() ? token_weights.data() + plan[s].rows.first : nullptr; }
@@ -165,7 +164,13 @@ class softmax_sweeps {
   row_block<T> block_of(index_t l, index_t s, index_t b) const {
     const block_cut cut(plan[s].rows.count);
     const index_t begin = b * cut.length;
-    return {isa_, rows_of(logits[l], s), weights_of(s), plan[s].rows.step, begin, std::min(plan[s].rows.count, begin + cut.length), logits.columns()};
+    return {isa_,
+            rows_of(logits[l], s),
+            weights_of(s),
+            plan[s].rows.step,
+            begin,
+            std::min(plan[s].rows.count, begin + cut.length),
+            logits.columns()};
   }
   // Where a unit's exponentials wait for the second sweep: the gradient's own rows, if they can hold them.
   sequence_rows<A> parked_of(index_t l, index_t s) const {
@@ -173,8 +178,10 @@ class softmax_sweeps {
       if (first_sweep && gradient.given() && parks_in_gradient()) return rows_of(gradient[l], s);
     return {};
   }
-  void differentiate(index_t l, index_t s, index_t b, const sequence_rows<A>& parked, const A* slopes, double coefficient, const worker_memory& mine) const {
-    differentiate_softmax_rows<T, G>(block_of(l, s, b), {parked.data, parked.stride}, slopes, coefficient, mode, rows_of(gradient[l], s), mine.rows);
+  void differentiate(index_t l, index_t s, index_t b, const sequence_rows<A>& parked, const A* slopes, double coefficient,
+                     const worker_memory& mine) const {
+    differentiate_softmax_rows<T, G>(block_of(l, s, b), {parked.data, parked.stride}, slopes, coefficient, mode, rows_of(gradient[l], s),
+                                     mine.rows);
   }
 
   void whole_unit(index_t l, index_t s, int worker) {
@@ -193,7 +200,8 @@ class softmax_sweeps {
     }
     const double coefficient = (*step_)(l, s, sums, of_block, mine.slopes);
     if (!gradient.given()) return;
-    for (index_t b = blocks; b-- > 0;) differentiate(l, s, b, parked, mine.slopes, coefficient, mine);   // backwards: the last rows are warm
+    for (index_t b = blocks; b-- > 0;)
+      differentiate(l, s, b, parked, mine.slopes, coefficient, mine);   // backwards: the last rows are warm
   }
 
   // One expert takes all: its sum is the mass itself, exactly, or NaN.
@@ -216,7 +224,8 @@ class softmax_sweeps {
     split_unit& unit = unit_of(ticket, &split_unit::first_sum);
     const index_t experts = logits.columns(), b = ticket - unit.first_sum;
     if (first_sweep)
-      sum_softmax_rows(block_of(unit.layer, unit.sequence, b), parked_of(unit.layer, unit.sequence), unit.partials + b * experts, mine.rows);
+      sum_softmax_rows(block_of(unit.layer, unit.sequence, b), parked_of(unit.layer, unit.sequence), unit.partials + b * experts,
+                       mine.rows);
     if (unit.waiting.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
 
     if (first_sweep) {   // the last block is in: add all, in order
@@ -232,7 +241,8 @@ class softmax_sweeps {
   void gradient_block(index_t ticket, int worker) {
     split_unit& unit = unit_of(ticket, &split_unit::first_gradient);
     while (!unit.ready.load(std::memory_order_acquire)) std::this_thread::yield();
-    differentiate(unit.layer, unit.sequence, ticket - unit.first_gradient, parked_of(unit.layer, unit.sequence), unit.slopes, unit.coefficient, workers_[worker]);
+    differentiate(unit.layer, unit.sequence, ticket - unit.first_gradient, parked_of(unit.layer, unit.sequence), unit.slopes,
+                  unit.coefficient, workers_[worker]);
   }
 
   void without_weight(index_t l, index_t s) {
@@ -245,7 +255,8 @@ class softmax_sweeps {
   // Rows before the first and after the last offset belong to no sequence.
   void clear_outside(index_t l) {
     const index_t count = sequences.sequences(), tokens = logits.rows();
-    const index_t begin = count ? plan[0].rows.first : tokens, end = count ? plan[count - 1].rows.first + plan[count - 1].rows.count : tokens;
+    const index_t begin = count ? plan[0].rows.first : tokens,
+                  end = count ? plan[count - 1].rows.first + plan[count - 1].rows.count : tokens;
     const matrix_view<G> m = gradient[l];
     for (index_t t = 0; t < begin; ++t) clear_row(m.row(t), m.columns());
     for (index_t t = end; t < tokens; ++t) clear_row(m.row(t), m.columns());
@@ -260,5 +271,5 @@ class softmax_sweeps {
   index_t most_split_ = 0, split_count_ = 0;
 };
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -1,6 +1,9 @@
 // Threads for one call: spawned, from a pool that the user owns, or from the user's own parallel-for.
 #pragma once
 
+// Version 14 does not know requires-clauses.
+// clang-format off
+
 #include <sched.h>
 
 #include <atomic>

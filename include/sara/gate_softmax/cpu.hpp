@@ -9,8 +9,7 @@ namespace sara {
 inline namespace SARA_ABI {
 
 // Rows of exponentials to probabilities: times the inverse of their sums.
-template <class A, class P>
-struct normalize_kernel {
+template <class A, class P> struct normalize_kernel {
   using arithmetic = A;
 
   const A* const* from;
@@ -19,8 +18,7 @@ struct normalize_kernel {
   index_t first;
   int rows;
 
-  template <int bytes>
-  SARA_INLINE void run() const {
+  template <int bytes> SARA_INLINE void run() const {
     using S = simd<A, bytes>;
     const row_cut<S> cut(to.columns());
     for (int r = 0; r < rows; ++r) {
@@ -33,8 +31,7 @@ struct normalize_kernel {
 };
 
 // scale (p (g - sum of p g) + grad_log_sum_exp p) of rows [begin, end).
-template <class P, class G>
-struct gate_softmax_backward_kernel {
+template <class P, class G> struct gate_softmax_backward_kernel {
   using arithmetic = arithmetic_t<P>;
 
   matrix_view<const P> probs, grad_probs;
@@ -44,8 +41,7 @@ struct gate_softmax_backward_kernel {
   gradient_mode mode = gradient_mode::overwrite;
   index_t begin = 0, end = 0;
 
-  template <int bytes>
-  SARA_INLINE void run() const {
+  template <int bytes> SARA_INLINE void run() const {
     using A = arithmetic;
     using S = simd<A, bytes>;
     const row_cut<S> cut(probs.columns());
@@ -74,7 +70,8 @@ struct gate_softmax_backward_kernel {
 
 // Bytes that exec.scratch must have for gate_softmax_into.
 template <class T, class P = T>
-std::size_t gate_softmax_workspace_bytes(const cpu_executor& exec, const gate_softmax_inputs<T>& in, const gate_softmax_outputs<std::type_identity_t<T>, P>&) {
+std::size_t gate_softmax_workspace_bytes(const cpu_executor& exec, const gate_softmax_inputs<T>& in,
+                                         const gate_softmax_outputs<std::type_identity_t<T>, P>&) {
   carver memory;
   take_scratch<row_scratch<T, P>>(memory, thread_limit(exec), in.logits.columns());
   return memory.bytes();
@@ -82,8 +79,10 @@ std::size_t gate_softmax_workspace_bytes(const cpu_executor& exec, const gate_so
 
 // Contract and formulas: sara/gate_softmax.hpp.
 template <class T, class P = T>
-void gate_softmax_into(const cpu_executor& exec, const gate_softmax_inputs<T>& in, const gate_softmax_outputs<std::type_identity_t<T>, P>& out) {
-  static_assert(is_kernel_storage<T> && is_kernel_storage<P>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
+void gate_softmax_into(const cpu_executor& exec, const gate_softmax_inputs<T>& in,
+                       const gate_softmax_outputs<std::type_identity_t<T>, P>& out) {
+  static_assert(is_kernel_storage<T> && is_kernel_storage<P>,
+                "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "gate_softmax_into";
   check_gate_softmax(function, in, out);
   check_gate_softmax_data(function, in);
@@ -106,7 +105,8 @@ void gate_softmax_into(const cpu_executor& exec, const gate_softmax_inputs<T>& i
       for (int r = 0; r < chunk.filled; ++r) exponentials[r] = scratch[worker].exponentials + r * scratch[worker].stride;
       chunk.exponentiate(isa, experts, logits, exponentials, sums, scratch[worker]);
       if (out.probs.given()) run_kernel(isa, experts, normalize_kernel<A, P>{exponentials, sums, out.probs, first, chunk.count});
-      for (int r = 0; out.log_sum_exp.given() && r < chunk.count; ++r) out.log_sum_exp[first + r] = static_cast<A>(sums[r].peak.log_sum_exp(sums[r].sum));
+      for (int r = 0; out.log_sum_exp.given() && r < chunk.count; ++r)
+        out.log_sum_exp[first + r] = static_cast<A>(sums[r].peak.log_sum_exp(sums[r].sum));
     }
   });
 }
@@ -114,8 +114,10 @@ void gate_softmax_into(const cpu_executor& exec, const gate_softmax_inputs<T>& i
 // Contract and formulas: sara/gate_softmax.hpp.
 template <class P, class G = P>
 void gate_softmax_backward_into(const cpu_executor& exec, const gate_softmax_backward_inputs<P>& in,
-                                const gate_softmax_backward_outputs<std::type_identity_t<P>, G>& out, const gate_softmax_backward_options& options = {}) {
-  static_assert(is_kernel_storage<P> && is_kernel_storage<G>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
+                                const gate_softmax_backward_outputs<std::type_identity_t<P>, G>& out,
+                                const gate_softmax_backward_options& options = {}) {
+  static_assert(is_kernel_storage<P> && is_kernel_storage<G>,
+                "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "gate_softmax_backward_into";
   check_gate_softmax_backward(function, in, out, options);
   const instruction_set isa = checked_instruction_set(function, exec);
@@ -124,11 +126,12 @@ void gate_softmax_backward_into(const cpu_executor& exec, const gate_softmax_bac
   const index_t tokens = in.probs.rows(), experts = in.probs.columns();
   const row_blocks blocks(tokens, experts);
   run_blocks(exec, worth_workers(exec, tokens * experts), blocks.count, [&](index_t block, int) {
-    gate_softmax_backward_kernel<P, G> kernel{in.probs,     in.grad_probs, in.grad_log_sum_exp, out.grad_logits, static_cast<arithmetic_t<P>>(options.scale),
-                                              options.mode, blocks.begin(block), blocks.end(block)};
+    gate_softmax_backward_kernel<P, G> kernel{
+        in.probs,     in.grad_probs,       in.grad_log_sum_exp, out.grad_logits, static_cast<arithmetic_t<P>>(options.scale),
+        options.mode, blocks.begin(block), blocks.end(block)};
     run_kernel(isa, experts, kernel);
   });
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

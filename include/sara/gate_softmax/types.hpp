@@ -6,32 +6,28 @@
 
 namespace sara {
 
-template <class T>
-struct gate_softmax_inputs {
-  matrix_view<const T> logits;                       // [tokens, experts]
+template <class T> struct gate_softmax_inputs {
+  matrix_view<const T> logits;   // [tokens, experts]
 };
 
 // P: storage of the probabilities, any storage type of the same arithmetic (bf16 logits, fp32 probabilities).
-template <class T, class P = T>
-struct gate_softmax_outputs {
-  matrix_view<P> probs = {};                         // [tokens, experts]; may be exactly `logits` where P is T
-  vector_view<arithmetic_t<T>> log_sum_exp = {};     // [tokens]
+template <class T, class P = T> struct gate_softmax_outputs {
+  matrix_view<P> probs = {};                       // [tokens, experts]; may be exactly `logits` where P is T
+  vector_view<arithmetic_t<T>> log_sum_exp = {};   // [tokens]
 };
 
-template <class P>
-struct gate_softmax_backward_inputs {
-  matrix_view<const P> probs;                                // [tokens, experts]
-  matrix_view<const P> grad_probs = {};                      // [tokens, experts]; absent: 0
-  vector_view<const arithmetic_t<P>> grad_log_sum_exp = {};  // [tokens]; absent: 0
+template <class P> struct gate_softmax_backward_inputs {
+  matrix_view<const P> probs;                                 // [tokens, experts]
+  matrix_view<const P> grad_probs = {};                       // [tokens, experts]; absent: 0
+  vector_view<const arithmetic_t<P>> grad_log_sum_exp = {};   // [tokens]; absent: 0
 };
 
-template <class P, class G = P>
-struct gate_softmax_backward_outputs {
-  matrix_view<G> grad_logits = {};                   // [tokens, experts]; may be exactly `probs` or `grad_probs` under overwrite
+template <class P, class G = P> struct gate_softmax_backward_outputs {
+  matrix_view<G> grad_logits = {};   // [tokens, experts]; may be exactly `probs` or `grad_probs` under overwrite
 };
 
 struct gate_softmax_backward_options {
-  double scale = 1;                                  // multiplies the gradient
+  double scale = 1;   // multiplies the gradient
   gradient_mode mode = gradient_mode::overwrite;
 };
 
@@ -54,14 +50,14 @@ void check_gate_softmax(const char* function, const gate_softmax_inputs<T>& in, 
 }
 
 // In a checked build: throws for a row without a softmax. For executors that run on the host.
-template <class T>
-void check_gate_softmax_data(const char* function, const gate_softmax_inputs<T>& in) {
-  for (index_t t = 0; checks_data && t < in.logits.rows(); ++t) data_checks{function}.logits_row(in.logits.row(t), in.logits.columns(), t, 0);
+template <class T> void check_gate_softmax_data(const char* function, const gate_softmax_inputs<T>& in) {
+  for (index_t t = 0; checks_data && t < in.logits.rows(); ++t)
+    data_checks{function}.logits_row(in.logits.row(t), in.logits.columns(), t, 0);
 }
 
 template <class P, class G>
-void check_gate_softmax_backward(const char* function, const gate_softmax_backward_inputs<P>& in, const gate_softmax_backward_outputs<P, G>& out,
-                                 const gate_softmax_backward_options& options) {
+void check_gate_softmax_backward(const char* function, const gate_softmax_backward_inputs<P>& in,
+                                 const gate_softmax_backward_outputs<P, G>& out, const gate_softmax_backward_options& options) {
   static_assert(std::is_same_v<arithmetic_t<P>, arithmetic_t<G>>, "grad_logits and probs share their arithmetic type");
   const call_checks check{function};
   check.required("probs", in.probs);
@@ -81,5 +77,5 @@ void check_gate_softmax_backward(const char* function, const gate_softmax_backwa
   of_vectors.output("grad_logits", out.grad_logits);
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

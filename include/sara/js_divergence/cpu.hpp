@@ -10,8 +10,7 @@ namespace sara {
 inline namespace SARA_ABI {
 
 // Divergence and slopes of rows [begin, end); the arithmetic is double for every storage.
-template <class T>
-struct js_divergence_kernel {
+template <class T> struct js_divergence_kernel {
   using arithmetic = double;
   using A = arithmetic_t<T>;
 
@@ -20,8 +19,7 @@ struct js_divergence_kernel {
   js_divergence_options options;
   index_t begin = 0, end = 0;
 
-  template <int bytes>
-  SARA_INLINE void run() const {
+  template <int bytes> SARA_INLINE void run() const {
     using S = simd<double, bytes>;
     const row_cut<S> cut(in.p.columns());
     for (index_t r = begin; r < end; ++r) {
@@ -37,8 +35,7 @@ struct js_divergence_kernel {
   }
 
  private:
-  template <class M>
-  using simd_of = simd<double, static_cast<int>(sizeof(M))>;
+  template <class M> using simd_of = simd<double, static_cast<int>(sizeof(M))>;
 
   // The terms at column e; slopes are written in the lanes of `written`.
   template <class M>
@@ -49,8 +46,7 @@ struct js_divergence_kernel {
     if (to_q) write(to_q + e, term.slope_q * scale, written);
     return term.value;
   }
-  template <class S, class M>
-  SARA_INLINE void write(A* to, const S& slope, const M& written) const {
+  template <class S, class M> SARA_INLINE void write(A* to, const S& slope, const M& written) const {
     if (options.mode == gradient_mode::overwrite) return store(to, slope);
     const S before = load<S>(to);
     store(to, select(written, before + slope, before));
@@ -79,5 +75,5 @@ void js_divergence_into(const cpu_executor& exec, const js_divergence_inputs<T>&
   });
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -6,23 +6,21 @@
 
 namespace sara {
 
-template <class T>
-struct js_divergence_inputs {
-  matrix_view<const T> p;                                      // [rows, experts]
-  matrix_view<const T> q = {};                                 // [rows, experts]
-  vector_view<const arithmetic_t<T>> grad_divergence = {};     // [rows], multiplies a row's slopes; absent: 1
+template <class T> struct js_divergence_inputs {
+  matrix_view<const T> p;                                    // [rows, experts]
+  matrix_view<const T> q = {};                               // [rows, experts]
+  vector_view<const arithmetic_t<T>> grad_divergence = {};   // [rows], multiplies a row's slopes; absent: 1
 };
 
-template <class T>
-struct js_divergence_outputs {
-  vector_view<arithmetic_t<T>> divergence = {};      // [rows], nats, in [0, ln 2] for distributions
-  matrix_view<arithmetic_t<T>> grad_p = {};          // [rows, experts]
-  matrix_view<arithmetic_t<T>> grad_q = {};          // [rows, experts]
+template <class T> struct js_divergence_outputs {
+  vector_view<arithmetic_t<T>> divergence = {};   // [rows], nats, in [0, ln 2] for distributions
+  matrix_view<arithmetic_t<T>> grad_p = {};       // [rows, experts]
+  matrix_view<arithmetic_t<T>> grad_q = {};       // [rows, experts]
 };
 
 struct js_divergence_options {
-  double scale = 1;                                  // multiplies the slopes, not the divergence
-  gradient_mode mode = gradient_mode::overwrite;     // of grad_p and grad_q
+  double scale = 1;                                // multiplies the slopes, not the divergence
+  gradient_mode mode = gradient_mode::overwrite;   // of grad_p and grad_q
 };
 
 inline namespace SARA_ABI {
@@ -50,18 +48,17 @@ void check_js_divergence(const char* function, const js_divergence_inputs<T>& in
 }
 
 // In a checked build: throws for a row that holds NaN or a negative number. For executors that run on the host.
-template <class T>
-void check_js_divergence_data(const char* function, const js_divergence_inputs<T>& in) {
+template <class T> void check_js_divergence_data(const char* function, const js_divergence_inputs<T>& in) {
   const auto rows = [&](const char* argument, const matrix_view<const T>& m) {
     for (index_t r = 0; checks_data && r < m.rows(); ++r)
       for (index_t e = 0; e < m.columns(); ++e)
         if (!(load_value(m(r, e)) >= 0))
-          data_checks{function}.bad(std::string(argument) + ": row " + std::to_string(r) + " must not be negative or NaN, but is so for expert " +
-                                    std::to_string(e));
+          data_checks{function}.bad(std::string(argument) + ": row " + std::to_string(r) +
+                                    " must not be negative or NaN, but is so for expert " + std::to_string(e));
   };
   rows("p", in.p);
   rows("q", in.q);
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -10,21 +10,19 @@ inline namespace SARA_ABI {
 
 // One sequence's step, in double: histogram q from its sums, divergence from the anchor, slopes by the anchor's side left out.
 // The slopes lose their mean under q: the gradient does not see it, and what is left rounds less.
-template <class A>
-struct js_routing_step_kernel {
+template <class A> struct js_routing_step_kernel {
   using arithmetic = double;
 
-  double* q = nullptr;             // [experts] sums, divided by `mass` in place
+  double* q = nullptr;   // [experts] sums, divided by `mass` in place
   double mass = 1;
-  const A* anchor = nullptr;       // [experts]
-  double* work = nullptr;          // [experts]
-  A* histogram = nullptr;          // [experts], where wanted
-  A* slopes = nullptr;             // [experts]
+  const A* anchor = nullptr;   // [experts]
+  double* work = nullptr;      // [experts]
+  A* histogram = nullptr;      // [experts], where wanted
+  A* slopes = nullptr;         // [experts]
   double* divergence = nullptr;
   index_t columns = 0;
 
-  template <int bytes>
-  SARA_INLINE void run() const {
+  template <int bytes> SARA_INLINE void run() const {
     using S = simd<double, bytes>;
     const row_cut<S> cut(columns);
     const S n = S::broadcast(mass);
@@ -49,8 +47,7 @@ struct js_routing_step_kernel {
   }
 };
 
-template <class T, class G>
-struct js_routing_step {
+template <class T, class G> struct js_routing_step {
   using A = arithmetic_t<T>;
 
   const js_routing_inputs<T>& in;
@@ -91,8 +88,7 @@ struct js_routing_step {
 };
 
 // Everything a call takes from its scratch.
-template <class T, class G>
-struct js_routing_memory {
+template <class T, class G> struct js_routing_memory {
   sequence_plan* plan;
   double *sequence_weight, *divergence;
   softmax_sweeps<T, G, js_routing_step<T, G>> sweeps;
@@ -116,8 +112,8 @@ struct js_routing_memory {
 
 // Bytes that exec.scratch must have for js_routing_into; from shapes and the executor's threads alone.
 template <class T, class G = T>
-std::size_t js_routing_workspace_bytes(const cpu_executor& exec, const js_routing_inputs<T>& in, const js_routing_outputs<std::type_identity_t<T>, G>& out,
-                                       const js_routing_options& options = {}) {
+std::size_t js_routing_workspace_bytes(const cpu_executor& exec, const js_routing_inputs<T>& in,
+                                       const js_routing_outputs<std::type_identity_t<T>, G>& out, const js_routing_options& options = {}) {
   carver memory;
   js_routing_memory<T, G>(memory, exec, in, out, options);
   return memory.bytes();
@@ -175,5 +171,5 @@ void js_routing_into(const cpu_executor& exec, const js_routing_inputs<T>& in, c
   if (out.loss.given()) out.loss[0] = static_cast<A>(whole == 0 ? 0 : loss * share);
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -22,47 +22,47 @@ namespace sara {
 // | upstream              | [1]                                   | 1; multiplies the gradient only                           |
 // | histograms            | [layers, sequences, experts]          | computed from the logits                                  |
 // | token_mass            | [sequences]                           | sum of each sequence's token weights                      |
-template <class T>
-struct js_routing_inputs {
+template <class T> struct js_routing_inputs {
   using arithmetic = arithmetic_t<T>;
 
-  layers_view<const T> logits;                          // raw router logits, not probabilities
+  layers_view<const T> logits;   // raw router logits, not probabilities
   sequences_view sequences = {};
-  layers_view<const arithmetic> anchors = {};           // fixed target distributions, rows that sum to 1
-  integers_view anchor_rows = {};                       // row of `anchors` for each sequence, -1 for none
-  vector_view<const arithmetic> token_weights = {};     // 0 hides a token (padding): its logits are never read
+  layers_view<const arithmetic> anchors = {};         // fixed target distributions, rows that sum to 1
+  integers_view anchor_rows = {};                     // row of `anchors` for each sequence, -1 for none
+  vector_view<const arithmetic> token_weights = {};   // 0 hides a token (padding): its logits are never read
   vector_view<const arithmetic> sequence_weights = {};
   vector_view<const arithmetic> layer_weights = {};
-  vector_view<const arithmetic> total_layer_weight = {};      // of the global batch, where this call sees a part of it
+  vector_view<const arithmetic> total_layer_weight = {};   // of the global batch, where this call sees a part of it
   vector_view<const arithmetic> total_sequence_weight = {};
-  vector_view<const arithmetic> upstream = {};          // loss scaling, autograd
-  layers_view<const arithmetic> histograms = {};        // saved by a forward pass, or reduced over ranks: sweep 1 is skipped
-  vector_view<const arithmetic> token_mass = {};        // only with histograms: the mass behind them
+  vector_view<const arithmetic> upstream = {};     // loss scaling, autograd
+  layers_view<const arithmetic> histograms = {};   // saved by a forward pass, or reduced over ranks: sweep 1 is skipped
+  vector_view<const arithmetic> token_mass = {};   // only with histograms: the mass behind them
 };
 
 // An output that is not given is not wanted and costs nothing. G, the gradient's storage, is T or A.
-template <class T, class G = T>
-struct js_routing_outputs {
+template <class T, class G = T> struct js_routing_outputs {
   using arithmetic = arithmetic_t<T>;
-  static_assert(std::is_same_v<G, T> || std::is_same_v<G, arithmetic>, "the gradient's element type is the logits' type or its arithmetic type");
+  static_assert(std::is_same_v<G, T> || std::is_same_v<G, arithmetic>,
+                "the gradient's element type is the logits' type or its arithmetic type");
 
-  vector_view<arithmetic> loss = {};          // [1]
-  matrix_view<arithmetic> divergence = {};    // [layers, sequences], unweighted JS, nats
-  layers_view<arithmetic> histograms = {};    // [layers, sequences, experts]
-  vector_view<arithmetic> token_mass = {};    // [sequences]
-  layers_view<G> grad_logits = {};            // [layers, tokens, experts]
+  vector_view<arithmetic> loss = {};         // [1]
+  matrix_view<arithmetic> divergence = {};   // [layers, sequences], unweighted JS, nats
+  layers_view<arithmetic> histograms = {};   // [layers, sequences, experts]
+  vector_view<arithmetic> token_mass = {};   // [sequences]
+  layers_view<G> grad_logits = {};           // [layers, tokens, experts]
 };
 
 struct js_routing_options {
-  double scale = 1;                                      // lambda: multiplies loss and gradient
-  gradient_mode mode = gradient_mode::overwrite;         // of grad_logits
+  double scale = 1;                                // lambda: multiplies loss and gradient
+  gradient_mode mode = gradient_mode::overwrite;   // of grad_logits
 };
 
 inline namespace SARA_ABI {
 
 // Throws sara::invalid_argument unless the arguments fit together.
 template <class T, class G>
-void check_js_routing(const char* function, const js_routing_inputs<T>& in, const js_routing_outputs<T, G>& out, const js_routing_options& options) {
+void check_js_routing(const char* function, const js_routing_inputs<T>& in, const js_routing_outputs<T, G>& out,
+                      const js_routing_options& options) {
   const call_checks check{function};
   check.required("logits", in.logits);
   check.required("sequences", in.sequences);
@@ -85,7 +85,8 @@ void check_js_routing(const char* function, const js_routing_inputs<T>& in, cons
   check.shape("upstream", in.upstream, "[1]", 1);
   check.shape("histograms (input)", in.histograms, "[layers, sequences, experts]", layers, sequences, experts);
   check.shape("token_mass (input)", in.token_mass, "[sequences]", sequences);
-  check.require(!in.token_mass.given() || in.histograms.given(), "token_mass is an input only together with the histograms it belongs to, but they are not given");
+  check.require(!in.token_mass.given() || in.histograms.given(),
+                "token_mass is an input only together with the histograms it belongs to, but they are not given");
   check.shape("loss", out.loss, "[1]", 1);
   check.shape("divergence", out.divergence, "[layers, sequences]", layers, sequences);
   check.shape("histograms", out.histograms, "[layers, sequences, experts]", layers, sequences, experts);
@@ -113,8 +114,7 @@ void check_js_routing(const char* function, const js_routing_inputs<T>& in, cons
 }
 
 // In a checked build: throws unless the data make sense. For executors that run on the host.
-template <class T>
-void check_js_routing_data(const char* function, const js_routing_inputs<T>& in) {
+template <class T> void check_js_routing_data(const char* function, const js_routing_inputs<T>& in) {
   if constexpr (checks_data) {
     const data_checks check{function};
     const index_t sequences = in.sequences.sequences();
@@ -127,11 +127,12 @@ void check_js_routing_data(const char* function, const js_routing_inputs<T>& in)
     check.weights("token_mass", in.token_mass);
     for (index_t s = 0; in.anchor_rows.given() && s < sequences; ++s)
       if (in.anchor_rows[s] < -1 || in.anchor_rows[s] >= in.anchors.rows())
-        check.bad("anchor_rows[" + std::to_string(s) + "] must be -1 or one of the " + std::to_string(in.anchors.rows()) + " rows of anchors, but is " +
-                  std::to_string(in.anchor_rows[s]));
+        check.bad("anchor_rows[" + std::to_string(s) + "] must be -1 or one of the " + std::to_string(in.anchors.rows()) +
+                  " rows of anchors, but is " + std::to_string(in.anchor_rows[s]));
     const auto anchor_row = [&](index_t s) { return in.anchor_rows.given() ? in.anchor_rows[s] : s; };
     const auto has_weight = [&](index_t l, index_t s) {
-      return anchor_row(s) >= 0 && (!in.sequence_weights.given() || in.sequence_weights[s] != 0) && (!in.layer_weights.given() || in.layer_weights[l] != 0);
+      return anchor_row(s) >= 0 && (!in.sequence_weights.given() || in.sequence_weights[s] != 0) &&
+             (!in.layer_weights.given() || in.layer_weights[l] != 0);
     };
     check.logits(in.logits, in.sequences, in.token_weights, has_weight);
     for_each_sequence(in.sequences, in.logits.rows(), [&](index_t s, const token_range& rows) {
@@ -158,5 +159,5 @@ arithmetic_t<T> js_routing(const Executor& exec, const js_routing_inputs<T>& in,
   return loss;
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -20,34 +20,29 @@
 namespace sara::math {
 inline namespace SARA_ABI {
 
-template <class R>
-SARA_INLINE R select(bool condition, const R& yes, const R& no) { return condition ? yes : no; }
+template <class R> SARA_INLINE R select(bool condition, const R& yes, const R& no) { return condition ? yes : no; }
 
 SARA_INLINE double log(double x) { return std::log(x); }
 SARA_INLINE double log1p(double x) { return std::log1p(x); }
 SARA_INLINE double atanh(double x) { return std::atanh(x); }
-inline long double log(long double x) { return std::log(x); }       // host only, for the Eigen executor
+inline long double log(long double x) { return std::log(x); }   // host only, for the Eigen executor
 inline long double log1p(long double x) { return std::log1p(x); }
 inline long double atanh(long double x) { return std::atanh(x); }
 
-template <class R>
-struct js_term {
-  R value, slope_p, slope_q;
-};
+template <class R> struct js_term { R value, slope_p, slope_q; };
 
 // p, q >= 0. Where a side is 0 its slope (-inf, or undefined) is given as 0: what it multiplies, the probability of that expert
 // in any token, is 0 as well. NaN in, NaN out.
-template <class R>
-SARA_INLINE js_term<R> js(const R& p, const R& q) {
+template <class R> SARA_INLINE js_term<R> js(const R& p, const R& q) {
   const auto p_is_less = p < q;
-  const R zero = p - p, one = zero + 1.0;                       // NaN where p is
+  const R zero = p - p, one = zero + 1.0;   // NaN where p is
   const R hi = select(p_is_less, q, p), lo = select(p_is_less, p, q), sum = hi + lo;
   const auto empty = sum == zero;
   const R whole = select(empty, one, sum), u = (hi - lo) / whole;
 
   const auto near = u < 0.5;
   const R v = select(near, u, zero);
-  const R a = atanh(v), b = log1p(-(v * v)) * 0.5;              // log1p(+-u) = b +- a
+  const R a = atanh(v), b = log1p(-(v * v)) * 0.5;   // log1p(+-u) = b +- a
 
   const R x = (hi + hi) / whole, y = (lo + lo) / whole;
   const R log_x = log(select(near, one, x));
@@ -59,5 +54,5 @@ SARA_INLINE js_term<R> js(const R& p, const R& q) {
   return {sum * 0.5 * phi, select(p_is_less, at_lo, at_hi), select(p_is_less, at_hi, at_lo)};
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara::math
+}   // namespace SARA_ABI
+}   // namespace sara::math

@@ -8,28 +8,26 @@ namespace sara::math {
 inline namespace SARA_ABI {
 
 // Minimax for (atanh(s) / s - 1) / s^2 over s^2 in [0, 1/4]: relative error of atanh 7e-18.
-inline constexpr double atanh_coefficients[] = {0.33333333333334022194,  0.19999999999786255336,  0.14285714308883068082, 0.11111109847888976022, 0.09090949630860583355,
-                                                0.076914742527373406984, 0.066781889766007707454, 0.057724051116099244594, 0.059935028002067070089, 0.014147928310298007362,
-                                                0.14593643556999635632,  -0.1543139961979055422,  0.22565922796919958493};
+inline constexpr double atanh_coefficients[] = {
+    0.33333333333334022194,  0.19999999999786255336,  0.14285714308883068082,  0.11111109847888976022,  0.09090949630860583355,
+    0.076914742527373406984, 0.066781889766007707454, 0.057724051116099244594, 0.059935028002067070089, 0.014147928310298007362,
+    0.14593643556999635632,  -0.1543139961979055422,  0.22565922796919958493};
 
 // |s| <= 1/2.
-template <class V>
-SARA_INLINE V atanh_near(const V& s) {
+template <class V> SARA_INLINE V atanh_near(const V& s) {
   const V w = s * s;
   return mul_add(s * w, horner(w, atanh_coefficients), s);
 }
 
 // ln(1 + x) for x in [-1/4, 0].
-template <class V>
-SARA_INLINE V log1p_near(const V& x) {
+template <class V> SARA_INLINE V log1p_near(const V& x) {
   const V s = x / (x + 2.0);
   const V a = atanh_near(s);
   return a + a;
 }
 
 // ln x for normal x > 0; -inf is not among its results. NaN for NaN.
-template <class V>
-SARA_INLINE V log_positive(const V& x) {
+template <class V> SARA_INLINE V log_positive(const V& x) {
   // x = 2^e m, m in [sqrt(1/2), sqrt(2)): the exponent field of x / sqrt(1/2), its sign extended by the shift.
   constexpr std::int64_t sqrt_half = 0x3fe6a09e667f3bcdLL;
   const auto difference = x.bits().v - sqrt_half;
@@ -39,8 +37,9 @@ SARA_INLINE V log_positive(const V& x) {
   const V s = (m - 1.0) / (m + 1.0);
   const V a = atanh_near(s);
   const V log_m = a + a;
-  return keep(mul_add(k, V::broadcast(6.93147180369123816490e-01), keep(mul_add(k, V::broadcast(1.90821492927058770002e-10), log_m)))) + (x - x);
+  return keep(mul_add(k, V::broadcast(6.93147180369123816490e-01), keep(mul_add(k, V::broadcast(1.90821492927058770002e-10), log_m)))) +
+         (x - x);
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara::math
+}   // namespace SARA_ABI
+}   // namespace sara::math

@@ -7,8 +7,7 @@ namespace sara::math {
 inline namespace SARA_ABI {
 
 // c[i] + x (c[i + 1] + x (...)), for a SIMD vector x.
-template <int i = 0, class V, class A, int n>
-SARA_INLINE V horner(const V& x, const A (&c)[n]) {
+template <int i = 0, class V, class A, int n> SARA_INLINE V horner(const V& x, const A (&c)[n]) {
   if constexpr (i == n - 1) {
     return V::broadcast(c[i]);
   } else {
@@ -16,5 +15,5 @@ SARA_INLINE V horner(const V& x, const A (&c)[n]) {
   }
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara::math
+}   // namespace SARA_ABI
+}   // namespace sara::math

@@ -8,8 +8,7 @@ namespace sara {
 inline namespace SARA_ABI {
 
 // The step of the forward call: a sequence's sums to its outputs.
-template <class T>
-struct routing_histogram_step {
+template <class T> struct routing_histogram_step {
   using A = arithmetic_t<T>;
 
   const routing_histogram_outputs<T>& out;
@@ -29,8 +28,7 @@ struct routing_histogram_step {
 };
 
 // The step of the backward call: a sequence's slopes are given.
-template <class T>
-struct routing_histogram_backward_step {
+template <class T> struct routing_histogram_backward_step {
   using A = arithmetic_t<T>;
 
   const routing_histogram_backward_inputs<T>& in;
@@ -46,11 +44,9 @@ struct routing_histogram_backward_step {
   }
 };
 
-template <class T>
-using routing_histogram_sweeps = softmax_sweeps<T, T, routing_histogram_step<T>>;
+template <class T> using routing_histogram_sweeps = softmax_sweeps<T, T, routing_histogram_step<T>>;
 
-template <class T>
-struct routing_histogram_memory {
+template <class T> struct routing_histogram_memory {
   sequence_plan* plan;
   routing_histogram_sweeps<T> sweeps;
 
@@ -75,7 +71,8 @@ std::size_t routing_histogram_workspace_bytes(const cpu_executor& exec, const ro
 
 // Contract and formulas: sara/routing_histogram.hpp.
 template <class T>
-void routing_histogram_into(const cpu_executor& exec, const routing_histogram_inputs<T>& in, const routing_histogram_outputs<std::type_identity_t<T>>& out) {
+void routing_histogram_into(const cpu_executor& exec, const routing_histogram_inputs<T>& in,
+                            const routing_histogram_outputs<std::type_identity_t<T>>& out) {
   static_assert(is_kernel_storage<T>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "routing_histogram_into";
   check_routing_histogram(function, in, out);
@@ -86,14 +83,14 @@ void routing_histogram_into(const cpu_executor& exec, const routing_histogram_in
   routing_histogram_memory<T> mine(carve, exec, in);
   plan_sequences(in.sequences, in.logits.rows(), in.token_weights, mine.plan);
 
-  for (index_t s = 0; out.token_mass.given() && s < in.sequences.sequences(); ++s) out.token_mass[s] = static_cast<arithmetic_t<T>>(mine.plan[s].mass);
+  for (index_t s = 0; out.token_mass.given() && s < in.sequences.sequences(); ++s)
+    out.token_mass[s] = static_cast<arithmetic_t<T>>(mine.plan[s].mass);
   if (!out.histograms.given() && !out.sums.given()) return;
   routing_histogram_step<T> step{out, mine.plan, in.logits.columns()};
   mine.sweeps.run(exec, isa, step);
 }
 
-template <class T, class G>
-struct routing_histogram_backward_memory {
+template <class T, class G> struct routing_histogram_backward_memory {
   sequence_plan* plan;
   softmax_sweeps<T, G, routing_histogram_backward_step<T>> sweeps;
 
@@ -238,7 +235,8 @@ void hard_routing_histogram_backward_into(const cpu_executor& exec, const hard_r
   sequence_plan* const plan = memory.carve().template take<sequence_plan>(in.sequences.sequences());
   plan_sequences(in.sequences, in.indices.rows(), in.token_weights, plan);
 
-  const index_t layers = in.indices.layers(), sequences = in.sequences.sequences(), k = in.indices.columns(), experts = in.grad_histograms.columns();
+  const index_t layers = in.indices.layers(), sequences = in.sequences.sequences(), k = in.indices.columns(),
+                experts = in.grad_histograms.columns();
   for (index_t s = 0; in.token_mass.given() && s < sequences; ++s) plan[s].mass = static_cast<double>(in.token_mass[s]);
   if (!accumulate)
     for (index_t l = 0; l < layers; ++l)
@@ -261,5 +259,5 @@ void hard_routing_histogram_backward_into(const cpu_executor& exec, const hard_r
   });
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

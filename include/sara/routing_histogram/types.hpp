@@ -8,70 +8,63 @@
 namespace sara {
 
 // Soft: of the softmax of the logits.
-template <class T>
-struct routing_histogram_inputs {
-  layers_view<const T> logits;                            // [layers, tokens, experts]
+template <class T> struct routing_histogram_inputs {
+  layers_view<const T> logits;   // [layers, tokens, experts]
   sequences_view sequences = {};
-  vector_view<const arithmetic_t<T>> token_weights = {};  // [tokens]; absent: 1. A token of weight 0 is never read
+  vector_view<const arithmetic_t<T>> token_weights = {};   // [tokens]; absent: 1. A token of weight 0 is never read
 };
 
-template <class T>
-struct routing_histogram_outputs {
-  layers_view<arithmetic_t<T>> histograms = {};           // [layers, sequences, experts], weighted means; 0 without mass
-  layers_view<arithmetic_t<T>> sums = {};                 // [layers, sequences, experts], weighted sums: what ranks add up
-  vector_view<arithmetic_t<T>> token_mass = {};           // [sequences], sums of token weights
+template <class T> struct routing_histogram_outputs {
+  layers_view<arithmetic_t<T>> histograms = {};   // [layers, sequences, experts], weighted means; 0 without mass
+  layers_view<arithmetic_t<T>> sums = {};         // [layers, sequences, experts], weighted sums: what ranks add up
+  vector_view<arithmetic_t<T>> token_mass = {};   // [sequences], sums of token weights
 };
 
-template <class T>
-struct routing_histogram_backward_inputs {
-  layers_view<const T> logits;                               // [layers, tokens, experts]
+template <class T> struct routing_histogram_backward_inputs {
+  layers_view<const T> logits;   // [layers, tokens, experts]
   sequences_view sequences = {};
   vector_view<const arithmetic_t<T>> token_weights = {};     // [tokens]; absent: 1
   vector_view<const arithmetic_t<T>> token_mass = {};        // [sequences]; absent: from token_weights (over ranks: the reduced mass)
   layers_view<const arithmetic_t<T>> grad_histograms = {};   // [layers, sequences, experts]
 };
 
-template <class T, class G = T>
-struct routing_histogram_backward_outputs {
-  static_assert(std::is_same_v<G, T> || std::is_same_v<G, arithmetic_t<T>>, "the gradient's element type is the logits' type or its arithmetic type");
-  layers_view<G> grad_logits = {};                        // [layers, tokens, experts]; may be exactly `logits` under overwrite
+template <class T, class G = T> struct routing_histogram_backward_outputs {
+  static_assert(std::is_same_v<G, T> || std::is_same_v<G, arithmetic_t<T>>,
+                "the gradient's element type is the logits' type or its arithmetic type");
+  layers_view<G> grad_logits = {};   // [layers, tokens, experts]; may be exactly `logits` under overwrite
 };
 
 // Hard: of the experts that were chosen. W: storage of the weights; I: int16, int32 or int64.
-template <class W, class I = std::int32_t>
-struct hard_routing_histogram_inputs {
-  layers_view<const I> indices;                           // [layers, tokens, k]; -1 or >= experts: not routed
+template <class W, class I = std::int32_t> struct hard_routing_histogram_inputs {
+  layers_view<const I> indices;   // [layers, tokens, k]; -1 or >= experts: not routed
   index_t experts = 0;
   sequences_view sequences = {};
-  vector_view<const arithmetic_t<W>> token_weights = {};  // [tokens]; absent: 1
-  layers_view<const W> weights = {};                      // [layers, tokens, k]; absent: 1
+  vector_view<const arithmetic_t<W>> token_weights = {};   // [tokens]; absent: 1
+  layers_view<const W> weights = {};                       // [layers, tokens, k]; absent: 1
 };
 
-template <class W>
-struct hard_routing_histogram_outputs {
-  layers_view<arithmetic_t<W>> histograms = {};           // [layers, sequences, experts], sums / token_mass; 0 without mass
-  layers_view<arithmetic_t<W>> sums = {};                 // [layers, sequences, experts], of token weight times weight
-  vector_view<arithmetic_t<W>> token_mass = {};           // [sequences]
-  layers_view<std::int64_t> counts = {};                  // [layers, sequences, experts], tokens of non-zero weight routed there
+template <class W> struct hard_routing_histogram_outputs {
+  layers_view<arithmetic_t<W>> histograms = {};   // [layers, sequences, experts], sums / token_mass; 0 without mass
+  layers_view<arithmetic_t<W>> sums = {};         // [layers, sequences, experts], of token weight times weight
+  vector_view<arithmetic_t<W>> token_mass = {};   // [sequences]
+  layers_view<std::int64_t> counts = {};          // [layers, sequences, experts], tokens of non-zero weight routed there
 };
 
-template <class W, class I = std::int32_t>
-struct hard_routing_histogram_backward_inputs {
-  layers_view<const I> indices;                              // [layers, tokens, k]
+template <class W, class I = std::int32_t> struct hard_routing_histogram_backward_inputs {
+  layers_view<const I> indices;   // [layers, tokens, k]
   sequences_view sequences = {};
   vector_view<const arithmetic_t<W>> token_weights = {};     // [tokens]; absent: 1
   vector_view<const arithmetic_t<W>> token_mass = {};        // [sequences]; absent: from token_weights
   layers_view<const arithmetic_t<W>> grad_histograms = {};   // [layers, sequences, experts]
 };
 
-template <class W>
-struct hard_routing_histogram_backward_outputs {
-  layers_view<W> grad_weights = {};                       // [layers, tokens, k]
+template <class W> struct hard_routing_histogram_backward_outputs {
+  layers_view<W> grad_weights = {};   // [layers, tokens, k]
 };
 
 // Of both backwards.
 struct routing_histogram_backward_options {
-  double scale = 1;                                       // multiplies the gradient
+  double scale = 1;   // multiplies the gradient
   gradient_mode mode = gradient_mode::overwrite;
 };
 
@@ -101,8 +94,7 @@ void check_routing_histogram(const char* function, const routing_histogram_input
 }
 
 // In a checked build: throws unless offsets, weights and logits make sense. For executors that run on the host, forward and backward.
-template <class Inputs>
-void check_routing_histogram_data(const char* function, const Inputs& in) {
+template <class Inputs> void check_routing_histogram_data(const char* function, const Inputs& in) {
   const data_checks check{function};
   check.weights("token_weights", in.token_weights);
   if constexpr (requires { in.token_mass; }) check.weights("token_mass", in.token_mass);
@@ -116,7 +108,8 @@ void check_routing_histogram_data(const char* function, const Inputs& in) {
 
 template <class T, class G>
 void check_routing_histogram_backward(const char* function, const routing_histogram_backward_inputs<T>& in,
-                                      const routing_histogram_backward_outputs<T, G>& out, const routing_histogram_backward_options& options) {
+                                      const routing_histogram_backward_outputs<T, G>& out,
+                                      const routing_histogram_backward_options& options) {
   const call_checks check{function};
   check.required("logits", in.logits);
   check.required("sequences", in.sequences);
@@ -140,7 +133,8 @@ void check_routing_histogram_backward(const char* function, const routing_histog
 }
 
 template <class W, class I>
-void check_hard_routing_histogram(const char* function, const hard_routing_histogram_inputs<W, I>& in, const hard_routing_histogram_outputs<W>& out) {
+void check_hard_routing_histogram(const char* function, const hard_routing_histogram_inputs<W, I>& in,
+                                  const hard_routing_histogram_outputs<W>& out) {
   const call_checks check{function};
   check.required("indices", in.indices);
   check.required("sequences", in.sequences);
@@ -188,5 +182,5 @@ void check_hard_routing_histogram_backward(const char* function, const hard_rout
   places.output("grad_weights", out.grad_weights);
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

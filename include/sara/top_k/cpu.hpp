@@ -15,8 +15,7 @@ namespace sara {
 inline namespace SARA_ABI {
 
 // All bits where a comparison of integers holds, none where it does not; of vectors it is that already.
-template <class B, class Comparison>
-SARA_INLINE void mask_of(const Comparison& holds, B& mask) {
+template <class B, class Comparison> SARA_INLINE void mask_of(const Comparison& holds, B& mask) {
   if constexpr (std::is_integral_v<B>) {
     mask = -static_cast<B>(holds);
   } else {
@@ -26,8 +25,7 @@ SARA_INLINE void mask_of(const Comparison& holds, B& mask) {
 
 // Bits of a float in the order of their values: NaN below -inf, and -0 equal to +0. For integers or vectors of them, by masks: a
 // branch on a logit's sign would be wrong every other time.
-template <int sign_bit, class B>
-SARA_INLINE void order_bits(B& bits, const B& least, const B& all_but_sign, const B& infinity) {
+template <int sign_bit, class B> SARA_INLINE void order_bits(B& bits, const B& least, const B& all_but_sign, const B& infinity) {
   B is_minus_zero, is_nan;
   mask_of(bits == ~all_but_sign, is_minus_zero);
   mask_of((bits & all_but_sign) > infinity, is_nan);
@@ -75,7 +73,8 @@ struct wide_keys {
   }
   SARA_HOST_INLINE void set(index_t i, double score) const {
     std::int64_t ordered = __builtin_bit_cast(std::int64_t, score);
-    order_bits<63, std::int64_t>(ordered, std::numeric_limits<std::int64_t>::min() + 1, std::numeric_limits<std::int64_t>::max(), 0x7ff0000000000000LL);
+    order_bits<63, std::int64_t>(ordered, std::numeric_limits<std::int64_t>::min() + 1, std::numeric_limits<std::int64_t>::max(),
+                                 0x7ff0000000000000LL);
     set(i, type{ordered, i});
   }
   SARA_INLINE static type better(const type& a, const type& b) {
@@ -85,12 +84,10 @@ struct wide_keys {
   SARA_INLINE static index_t index(const type& key) { return key.index; }
 };
 
-template <class A>
-using top_k_keys = std::conditional_t<std::is_same_v<A, double>, wide_keys, narrow_keys>;
+template <class A> using top_k_keys = std::conditional_t<std::is_same_v<A, double>, wide_keys, narrow_keys>;
 
 // One worker's tournaments, one for each row of a group: a level of `leaves` keys, then half as many, ... down to the root.
-template <class A>
-struct top_k_scratch {
+template <class A> struct top_k_scratch {
   top_k_keys<A> tree[rows_at_once];
   index_t leaves = 0;
   void take(carver& memory, index_t experts) {
@@ -100,8 +97,7 @@ struct top_k_scratch {
 };
 
 // Rows [begin, end).
-template <class T, class V, class I>
-struct top_k_kernel {
+template <class T, class V, class I> struct top_k_kernel {
   using arithmetic = double;   // vectors hold 64-bit keys
   using A = arithmetic_t<T>;
   using keys = top_k_keys<A>;
@@ -112,8 +108,7 @@ struct top_k_kernel {
   index_t k = 0, begin = 0, end = 0;
   top_k_scratch<A> scratch;
 
-  template <int bytes>
-  SARA_INLINE void run() const {
+  template <int bytes> SARA_INLINE void run() const {
     const A times = static_cast<A>(options.scale);
     for (index_t t = begin; t < end; t += rows_at_once) {
       const int count = static_cast<int>(std::min<index_t>(end - t, rows_at_once));
@@ -142,8 +137,7 @@ struct top_k_kernel {
   }
 
  private:
-  template <int bytes>
-  SARA_INLINE void build(const keys& tree, const T* scores, index_t experts) const {
+  template <int bytes> SARA_INLINE void build(const keys& tree, const T* scores, index_t experts) const {
     for (index_t e = experts; e < scratch.leaves; ++e) tree.set(e, keys::none);
     constexpr bool by_vectors = std::is_same_v<keys, narrow_keys> && bytes > 16;   // 128-bit code may lack 64-bit comparisons
     if constexpr (by_vectors) {
@@ -155,8 +149,8 @@ struct top_k_kernel {
       const row_cut<K> cut(experts);
       const auto visit = [&](index_t e) __attribute__((always_inline)) {
         narrow bits = load<S>(scores + e).bits().v;
-        order_bits<31, narrow>(bits, narrow{} + (std::numeric_limits<std::int32_t>::min() + 1), narrow{} + std::numeric_limits<std::int32_t>::max(),
-                           narrow{} + 0x7f800000);
+        order_bits<31, narrow>(bits, narrow{} + (std::numeric_limits<std::int32_t>::min() + 1),
+                               narrow{} + std::numeric_limits<std::int32_t>::max(), narrow{} + 0x7f800000);
         const narrow inverted = ~(numbers + static_cast<std::int32_t>(e));
         const wide key = (__builtin_convertvector(bits, wide) << 32) | (__builtin_convertvector(inverted, wide) & 0xffffffffLL);
         std::memcpy(tree.nodes + e, &key, sizeof key);
@@ -204,7 +198,8 @@ struct top_k_kernel {
 
 // Bytes that exec.scratch must have for top_k_into.
 template <class T, class V, class I = std::int32_t>
-std::size_t top_k_workspace_bytes(const cpu_executor& exec, const top_k_inputs<T, V>& in, const top_k_outputs<std::type_identity_t<T>, I>& = {}) {
+std::size_t top_k_workspace_bytes(const cpu_executor& exec, const top_k_inputs<T, V>& in,
+                                  const top_k_outputs<std::type_identity_t<T>, I>& = {}) {
   carver memory;
   take_scratch<top_k_scratch<arithmetic_t<T>>>(memory, thread_limit(exec), in.scores.columns());
   return memory.bytes();
@@ -212,8 +207,10 @@ std::size_t top_k_workspace_bytes(const cpu_executor& exec, const top_k_inputs<T
 
 // Contract and rules of choice: sara/top_k.hpp.
 template <class T, class V, class I = std::int32_t>
-void top_k_into(const cpu_executor& exec, const top_k_inputs<T, V>& in, const top_k_outputs<std::type_identity_t<T>, I>& out, const top_k_options& options = {}) {
-  static_assert(is_kernel_storage<T> && is_kernel_storage<V>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
+void top_k_into(const cpu_executor& exec, const top_k_inputs<T, V>& in, const top_k_outputs<std::type_identity_t<T>, I>& out,
+                const top_k_options& options = {}) {
+  static_assert(is_kernel_storage<T> && is_kernel_storage<V>,
+                "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "top_k_into";
   check_top_k(function, in, out);
   const instruction_set isa = checked_instruction_set(function, exec);
@@ -232,9 +229,10 @@ void top_k_into(const cpu_executor& exec, const top_k_inputs<T, V>& in, const to
 
 // Contract and formulas: sara/top_k.hpp. Plain code: it touches k entries a row and clears the rest.
 template <class V, class I, class G = V>
-void top_k_backward_into(const cpu_executor& exec, const top_k_backward_inputs<V, I>& in, const top_k_backward_outputs<std::type_identity_t<V>, G>& out,
-                         const top_k_backward_options& options = {}) {
-  static_assert(is_kernel_storage<V> && is_kernel_storage<G>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
+void top_k_backward_into(const cpu_executor& exec, const top_k_backward_inputs<V, I>& in,
+                         const top_k_backward_outputs<std::type_identity_t<V>, G>& out, const top_k_backward_options& options = {}) {
+  static_assert(is_kernel_storage<V> && is_kernel_storage<G>,
+                "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   using A = arithmetic_t<V>;
   constexpr const char* function = "top_k_backward_into";
   check_top_k_backward(function, in, out, options);
@@ -278,5 +276,5 @@ void top_k_backward_into(const cpu_executor& exec, const top_k_backward_inputs<V
   });
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara

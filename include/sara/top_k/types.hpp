@@ -7,53 +7,49 @@
 namespace sara {
 
 // T: storage of the scores; V: storage of the values the weights are gathered from.
-template <class T, class V = arithmetic_t<T>>
-struct top_k_inputs {
-  matrix_view<const T> scores;                       // [tokens, experts]; decides who is chosen
-  matrix_view<const V> values = {};                  // [tokens, experts]; absent: the scores themselves
+template <class T, class V = arithmetic_t<T>> struct top_k_inputs {
+  matrix_view<const T> scores;        // [tokens, experts]; decides who is chosen
+  matrix_view<const V> values = {};   // [tokens, experts]; absent: the scores themselves
 };
 
 // I: int16, int32 or int64. k is the number of columns of `indices` and `weights`.
-template <class T, class I = std::int32_t>
-struct top_k_outputs {
+template <class T, class I = std::int32_t> struct top_k_outputs {
   static_assert(std::is_same_v<I, std::int16_t> || std::is_same_v<I, std::int32_t> || std::is_same_v<I, std::int64_t>,
                 "expert indices are int16, int32 or int64");
-  matrix_view<I> indices = {};                       // [tokens, k], best first
-  matrix_view<arithmetic_t<T>> weights = {};         // [tokens, k]
+  matrix_view<I> indices = {};                 // [tokens, k], best first
+  matrix_view<arithmetic_t<T>> weights = {};   // [tokens, k]
 };
 
 struct top_k_options {
-  bool renormalize = false;                          // divide a token's weights by their sum (a sum of 0 leaves them 0)
-  double scale = 1;                                  // multiplies the weights, after renormalisation
+  bool renormalize = false;   // divide a token's weights by their sum (a sum of 0 leaves them 0)
+  double scale = 1;           // multiplies the weights, after renormalisation
 };
 
-template <class V, class I = std::int32_t>
-struct top_k_backward_inputs {
-  matrix_view<const I> indices;                          // [tokens, k]; -1 or >= experts: not routed
-  matrix_view<const arithmetic_t<V>> grad_weights = {};  // [tokens, k]
-  matrix_view<const V> values = {};                      // [tokens, experts]; read only with options.renormalize
+template <class V, class I = std::int32_t> struct top_k_backward_inputs {
+  matrix_view<const I> indices;                           // [tokens, k]; -1 or >= experts: not routed
+  matrix_view<const arithmetic_t<V>> grad_weights = {};   // [tokens, k]
+  matrix_view<const V> values = {};                       // [tokens, experts]; read only with options.renormalize
 };
 
-template <class V, class G = V>
-struct top_k_backward_outputs {
-  matrix_view<G> grad_values = {};                   // [tokens, experts]; 0 (overwrite) or untouched off the chosen experts
+template <class V, class G = V> struct top_k_backward_outputs {
+  matrix_view<G> grad_values = {};   // [tokens, experts]; 0 (overwrite) or untouched off the chosen experts
 };
 
 struct top_k_backward_options {
-  bool renormalize = false;                          // as in the forward call
-  double scale = 1;                                  // as in the forward call
+  bool renormalize = false;   // as in the forward call
+  double scale = 1;           // as in the forward call
   gradient_mode mode = gradient_mode::overwrite;
 };
 
 inline namespace SARA_ABI {
 
-template <class T, class V, class I>
-void check_top_k(const char* function, const top_k_inputs<T, V>& in, const top_k_outputs<T, I>& out) {
+template <class T, class V, class I> void check_top_k(const char* function, const top_k_inputs<T, V>& in, const top_k_outputs<T, I>& out) {
   const call_checks check{function};
   check.required("scores", in.scores);
   const index_t tokens = in.scores.rows(), experts = in.scores.columns();
   check.require(experts >= 1, "scores must have at least one expert (column), but has none");
-  check.require(experts - 1 <= static_cast<index_t>(std::numeric_limits<I>::max()), "scores has more experts than the index type can count");
+  check.require(experts - 1 <= static_cast<index_t>(std::numeric_limits<I>::max()),
+                "scores has more experts than the index type can count");
   const index_t k = out.indices.given() ? out.indices.columns() : out.weights.columns();
   if (out.indices.given() || out.weights.given())
     if (k < 1 || k > experts)
@@ -93,5 +89,5 @@ void check_top_k_backward(const char* function, const top_k_backward_inputs<V, I
   places.output("grad_values", out.grad_values);
 }
 
-}  // inline namespace SARA_ABI
-}  // namespace sara
+}   // namespace SARA_ABI
+}   // namespace sara
