@@ -34,11 +34,11 @@
 // that is not given costs nothing. overwrite never reads the gradient's buffer; accumulate adds with one rounding. grad_logits may be
 // exactly `logits` under overwrite; columns of one buffer may lie side by side; any other shared memory is an error.
 //
-// Numerics. Arithmetic is float for float, bf16 and fp16 storage, double for double; sums over tokens are flushed to double every 64
-// tokens, and the [experts]-sized step is done in double. -inf logits are legal (probability and gradient 0). NaN, +inf and a row of nothing
-// but -inf make that sequence's divergence, histogram and gradient NaN, and the loss, and no other sequence's. Results are the same
-// bits on every run and for every number of threads; instruction sets differ within rounding. Under -ffast-math the promises on
-// infinities and NaN are void, the others hold.
+// Numerics. Arithmetic is float for float, bf16 and fp16 storage, double for double; sums over at most 64 tokens (fewer for many
+// experts) are added up in double, and the [experts]-sized step is done in double. -inf logits are legal (probability and gradient 0).
+// NaN, +inf and a row of nothing but -inf make that sequence's divergence, histogram and gradient NaN, and the loss, and no other
+// sequence's. Results are the same bits on every run and for every number of threads; instruction sets differ within rounding. Under
+// -ffast-math the promises on infinities and NaN are void, the others hold.
 //
 // Cost and memory. Each logit is read once and each gradient written once while a sequence fits in the cache. Scratch
 // (js_routing_workspace_bytes): a few rows a worker, layers x sequences doubles, at most 1 MiB a worker to park exponentials

@@ -124,12 +124,14 @@ inline footprint footprint_of(const integers_view& v) {
   return {static_cast<const char*>(v.data()), v.data() ? 1 : 0, v.bytes(), v.bytes()};
 }
 
-// Do two arguments share a byte? Rows of one stride whose columns lie apart do not; otherwise the whole extents count.
+// Do two arguments share a byte? Rows of one stride (a single row has any) whose columns lie apart do not; otherwise the whole
+// extents count.
 inline bool overlap(const footprint& a, const footprint& b) {
   if (!a.rows || !b.rows || a.end() <= b.data || b.end() <= a.data) return false;
-  if (a.stride_bytes != b.stride_bytes || a.rows == 1 || b.rows == 1 || a.row_bytes > a.stride_bytes || b.row_bytes > b.stride_bytes)
+  const index_t stride = a.rows == 1 ? b.stride_bytes : a.stride_bytes;
+  if ((a.rows == 1 && b.rows == 1) || (b.rows != 1 && b.stride_bytes != stride) || a.row_bytes > stride || b.row_bytes > stride)
     return true;
-  const index_t stride = a.stride_bytes, apart = ((b.data - a.data) % stride + stride) % stride;   // of b's columns from a's
+  const index_t apart = ((b.data - a.data) % stride + stride) % stride;   // of b's columns from a's
   return apart < a.row_bytes || apart + b.row_bytes > stride;
 }
 

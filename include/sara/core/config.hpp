@@ -18,12 +18,14 @@
 #endif
 #define SARA_HOST_INLINE [[gnu::always_inline]] inline   // of what calls functions that only the host has
 
-// SARA_ABI = abi_<baseline instruction set>_<checked>_<exceptions>_<fast-math>
-#define SARA_ABI_JOIN_(a, b, c, d) abi_##a##_##b##_##c##_##d
-#define SARA_ABI_NAME_(a, b, c, d) SARA_ABI_JOIN_(a, b, c, d)
+// SARA_ABI = abi_<vectors>_<scalar extras>_<checked>_<exceptions>_<fast-math>
+#define SARA_ABI_JOIN_(a, b, c, d, e) abi_##a##_##b##_##c##_##d##_##e
+#define SARA_ABI_NAME_(a, b, c, d, e) SARA_ABI_JOIN_(a, b, c, d, e)
 
-#if defined(__AVX512F__)
+#if defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
 #define SARA_ABI_A_ avx512
+#elif defined(__AVX512F__)
+#define SARA_ABI_A_ avx512f
 #elif defined(__AVX2__)
 #define SARA_ABI_A_ avx2
 #elif defined(__AVX__)
@@ -34,22 +36,32 @@
 #define SARA_ABI_A_ base
 #endif
 
-#if SARA_CHECKED
-#define SARA_ABI_B_ checked
+#if defined(__FMA__) && defined(__BMI2__)
+#define SARA_ABI_B_ fma_bmi2
+#elif defined(__FMA__)
+#define SARA_ABI_B_ fma
+#elif defined(__BMI2__)
+#define SARA_ABI_B_ bmi2
 #else
-#define SARA_ABI_B_ trusting
+#define SARA_ABI_B_ plain
+#endif
+
+#if SARA_CHECKED
+#define SARA_ABI_C_ checked
+#else
+#define SARA_ABI_C_ trusting
 #endif
 
 #if defined(__cpp_exceptions)
-#define SARA_ABI_C_ throws
+#define SARA_ABI_D_ throws
 #else
-#define SARA_ABI_C_ aborts
+#define SARA_ABI_D_ aborts
 #endif
 
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#define SARA_ABI_D_ fast
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#define SARA_ABI_E_ fast
 #else
-#define SARA_ABI_D_ ieee
+#define SARA_ABI_E_ ieee
 #endif
 
-#define SARA_ABI SARA_ABI_NAME_(SARA_ABI_A_, SARA_ABI_B_, SARA_ABI_C_, SARA_ABI_D_)
+#define SARA_ABI SARA_ABI_NAME_(SARA_ABI_A_, SARA_ABI_B_, SARA_ABI_C_, SARA_ABI_D_, SARA_ABI_E_)

@@ -31,11 +31,11 @@ class sequences_view {
     v.given_ = true;
     return v;
   }
-  SARA_INLINE static constexpr sequences_view uniform(index_t batch, index_t length) {
-    return regular(token_layout::uniform, batch, length);
+  template <std::integral B, std::integral L> SARA_INLINE static constexpr sequences_view uniform(B batch, L length) {
+    return regular(token_layout::uniform, static_cast<index_t>(batch), static_cast<index_t>(length));
   }
-  SARA_INLINE static constexpr sequences_view interleaved(index_t length, index_t batch) {
-    return regular(token_layout::interleaved, batch, length);
+  template <std::integral L, std::integral B> SARA_INLINE static constexpr sequences_view interleaved(L length, B batch) {
+    return regular(token_layout::interleaved, static_cast<index_t>(batch), static_cast<index_t>(length));
   }
 
   SARA_INLINE constexpr token_layout layout() const { return layout_; }

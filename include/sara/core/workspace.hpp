@@ -29,7 +29,7 @@ class carver {
 
   template <class T> T* take(index_t count) {
     char* const at = base_ ? base_ + used_ : nullptr;
-    used_ += (static_cast<std::size_t>(count) * sizeof(T) + alignment - 1) / alignment * alignment;
+    used_ += (static_cast<std::size_t>(count > 0 ? count : 0) * sizeof(T) + alignment - 1) / alignment * alignment;
     return reinterpret_cast<T*>(at);
   }
   bool carves() const { return base_ != nullptr; }

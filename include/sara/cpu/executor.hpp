@@ -17,21 +17,23 @@ struct cpu_executor {
   static constexpr bool runs_on_host = true;
 
   int threads = 0;          // at most so many, the caller's included; 0: as many as the process may run on (its affinity mask)
-  parallel_for pool = {};   // who runs them: a sara::thread_pool, or any callable (OpenMP, TBB, ...); absent: spawned in the call
+  parallel_for pool = {};   // who runs them: a sara::thread_pool, or any callable object (OpenMP, TBB, ...); absent: spawned in the call
   instruction_set isa = instruction_set::best;
   workspace scratch = {};   // of at least the `*_workspace_bytes` of the call; absent: one heap allocation in the call
 };
 
 inline namespace SARA_ABI {
 
-// Throws unless the executor can run here; returns the instruction set to use.
-inline instruction_set checked_instruction_set(const char* function, const cpu_executor& exec) {
+inline int thread_limit(const cpu_executor& exec) { return exec.threads > 0 ? exec.threads : available_threads(); }
+
+// The executor with its defaults filled in, once for a call: the affinity mask may change while it runs. Throws unless it can run here.
+inline cpu_executor ready(const char* function, cpu_executor exec) {
   if (exec.threads < 0) fail(function, "exec.threads must be at least 0, but is " + std::to_string(exec.threads));
   if (!is_supported(exec.isa)) fail(function, std::string("exec.isa: this machine has no ") + name_of(exec.isa));
-  return exec.isa == instruction_set::best ? best_instruction_set() : exec.isa;
+  exec.threads = thread_limit(exec);
+  if (exec.isa == instruction_set::best) exec.isa = best_instruction_set();
+  return exec;
 }
-
-inline int thread_limit(const cpu_executor& exec) { return exec.threads > 0 ? exec.threads : available_threads(); }
 
 // How many workers are worth their start for so many elements: a spawned thread costs some 20 us, one of a pool 5.
 inline int worth_workers(const cpu_executor& exec, index_t elements) {

@@ -20,7 +20,7 @@ inline constexpr int most_chunk_rows = 64;
 
 // Rows of `columns` values in a chunk: some 4,096 values.
 inline index_t chunk_rows(index_t columns) {
-  return std::clamp<index_t>(4096 / columns / rows_at_once * rows_at_once, rows_at_once, most_chunk_rows);
+  return std::clamp<index_t>(4096 / std::max<index_t>(columns, 1) / rows_at_once * rows_at_once, rows_at_once, most_chunk_rows);
 }
 
 // How a row of `columns` values is cut into vectors: full ones, and a tail that overlaps the last of them.
@@ -296,6 +296,7 @@ template <class T> struct row_block {
   sequence_rows<const T> logits;
   const arithmetic_t<T>* weights = nullptr;   // of the sequence's tokens; absent: 1
   index_t weight_step = 1;
+  double weight_scale = 1;   // power of two by which weights are multiplied while they are summed in A
   index_t begin = 0, end = 0, columns = 0;
 };
 
@@ -314,9 +315,11 @@ void sum_softmax_rows(const row_block<T>& block, const sequence_rows<arithmetic_
     for (int r = 0; r < chunk.filled; ++r)
       exponentials[r] = r < chunk.count && parked.data ? parked[chunk.row[r]] : scratch.exponentials + r * scratch.stride;
     chunk.exponentiate(block.isa, block.columns, block.logits, exponentials, sums, scratch);
-    for (int r = 0; r < chunk.filled; ++r) factors[r] = r < chunk.count ? chunk.weight[r] / sums[r].sum : A(0);
+    for (int r = 0; r < chunk.filled; ++r)
+      factors[r] = r < chunk.count ? static_cast<A>(static_cast<double>(chunk.weight[r]) * block.weight_scale) / sums[r].sum : A(0);
     run_kernel(block.isa, block.columns, weighted_sum_kernel<A>{exponentials, factors, chunk.filled, block.columns, total});
   }
+  for (index_t e = 0; block.weight_scale != 1 && e < block.columns; ++e) total[e] /= block.weight_scale;
 }
 
 // The gradient of a block's rows: coefficient * weight * p (slope - sum of p slope). Takes the exponentials from `parked`, or

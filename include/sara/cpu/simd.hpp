@@ -55,7 +55,7 @@ template <class A, int bytes> struct simd {
 // What the optimiser must not reassociate across, even under -ffast-math: the sum of a rounding, the parts of ln 2.
 template <class A, int bytes> SARA_INLINE simd<A, bytes> keep(const simd<A, bytes>& sum) {
   simd<A, bytes> x = sum;
-#if defined(__FAST_MATH__) && !defined(__CUDACC__)
+#if (defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__)) && !defined(__CUDACC__)
 #if defined(__clang__)
   x.v = __arithmetic_fence(x.v);
 #else

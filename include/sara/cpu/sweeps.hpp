@@ -10,6 +10,8 @@
 // so any order of running the workers, one after the other included, ends.
 #pragma once
 
+#include <cmath>
+
 #include "../core/sequences.hpp"
 #include "executor.hpp"
 #include "rows.hpp"
@@ -19,7 +21,8 @@ inline namespace SARA_ABI {
 
 struct sequence_plan {
   token_range rows;
-  double mass = 0;   // sum of token weights
+  double mass = 0;           // sum of token weights
+  double weight_scale = 1;   // power of two that brings the weights to about 1: exact, and out of reach of float's ends
 };
 
 template <class A>
@@ -30,6 +33,8 @@ void plan_sequences(const sequences_view& sequences, index_t tokens, const vecto
     double mass = 0;
     for (index_t i = 0; i < rows.count; ++i) mass += static_cast<double>(token_weights[rows.first + i * rows.step]);
     plan[s].mass = mass;
+    const int exponent = mass > 0 && mass < HUGE_VAL ? std::ilogb(mass / static_cast<double>(rows.count)) : 0;
+    if (exponent < -16 || exponent > 16) plan[s].weight_scale = std::ldexp(1.0, -exponent);   // most weights are near 1 as they are
   });
 }
 
@@ -168,6 +173,7 @@ template <class T, class G, class Step> class softmax_sweeps {
             rows_of(logits[l], s),
             weights_of(s),
             plan[s].rows.step,
+            plan[s].weight_scale,
             begin,
             std::min(plan[s].rows.count, begin + cut.length),
             logits.columns()};

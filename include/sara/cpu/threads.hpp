@@ -117,7 +117,7 @@ struct pool_worker {
 // Waits until `value` is no longer `old`: a short spin, then the kernel.
 template <class A, class V>
 void wait_while(A& value, V old) {
-  constexpr int spins = 400;   // some 2 to 10 us: longer than the gap between the calls of a training step
+  constexpr int spins = 400;   // some 2 to 10 us: what a wake-up by the kernel costs
   for (int i = 0; i < spins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
 #if defined(__x86_64__)
@@ -133,10 +133,20 @@ void wait_while(A& value, V old) {
 // second one waits for the first to end.
 class thread_pool {
  public:
-  // `threads` workers, the caller's thread being one of them; 0: as many as this process may run on.
+  // `threads` workers, the caller's thread being one of them; 0: as many as this process may run on. size() tells how many
+  // there could be.
   SARA_HOST_INLINE explicit thread_pool(int threads = 0) : size_(threads > 0 ? threads : available_threads()) {
     threads_ = new std::thread[static_cast<std::size_t>(size_)];
-    for (int w = 1; w < size_; ++w) threads_[w] = std::thread(pool_worker{this, w});
+    int w = 1;
+#if defined(__cpp_exceptions)
+    try {
+#endif
+      for (; w < size_; ++w) threads_[w] = std::thread(pool_worker{this, w});
+#if defined(__cpp_exceptions)
+    } catch (const std::system_error&) {   // no more threads to be had: a smaller pool
+      size_ = w;
+    }
+#endif
   }
   SARA_HOST_INLINE ~thread_pool() {
     stop_.store(true, std::memory_order_relaxed);

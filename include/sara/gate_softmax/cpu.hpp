@@ -79,14 +79,15 @@ std::size_t gate_softmax_workspace_bytes(const cpu_executor& exec, const gate_so
 
 // Contract and formulas: sara/gate_softmax.hpp.
 template <class T, class P = T>
-void gate_softmax_into(const cpu_executor& exec, const gate_softmax_inputs<T>& in,
+void gate_softmax_into(const cpu_executor& given, const gate_softmax_inputs<T>& in,
                        const gate_softmax_outputs<std::type_identity_t<T>, P>& out) {
   static_assert(is_kernel_storage<T> && is_kernel_storage<P>,
                 "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "gate_softmax_into";
   check_gate_softmax(function, in, out);
   check_gate_softmax_data(function, in);
-  const instruction_set isa = checked_instruction_set(function, exec);
+  const cpu_executor exec = ready(function, given);
+  const instruction_set isa = exec.isa;
   const index_t tokens = in.logits.rows(), experts = in.logits.columns();
   const scratch_memory memory(function, exec, gate_softmax_workspace_bytes(exec, in, out));
   carver carve = memory.carve();
@@ -113,14 +114,15 @@ void gate_softmax_into(const cpu_executor& exec, const gate_softmax_inputs<T>& i
 
 // Contract and formulas: sara/gate_softmax.hpp.
 template <class P, class G = P>
-void gate_softmax_backward_into(const cpu_executor& exec, const gate_softmax_backward_inputs<P>& in,
+void gate_softmax_backward_into(const cpu_executor& given, const gate_softmax_backward_inputs<P>& in,
                                 const gate_softmax_backward_outputs<std::type_identity_t<P>, G>& out,
                                 const gate_softmax_backward_options& options = {}) {
   static_assert(is_kernel_storage<P> && is_kernel_storage<G>,
                 "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "gate_softmax_backward_into";
   check_gate_softmax_backward(function, in, out, options);
-  const instruction_set isa = checked_instruction_set(function, exec);
+  const cpu_executor exec = ready(function, given);
+  const instruction_set isa = exec.isa;
   if (!out.grad_logits.given() || (options.mode == gradient_mode::accumulate && options.scale == 0)) return;
 
   const index_t tokens = in.probs.rows(), experts = in.probs.columns();

@@ -49,10 +49,10 @@ void check_gate_softmax(const char* function, const gate_softmax_inputs<T>& in, 
   places.output("log_sum_exp", out.log_sum_exp);
 }
 
-// In a checked build: throws for a row without a softmax. For executors that run on the host.
+// In a checked build: throws for a row without a softmax, and for probabilities. For executors that run on the host.
 template <class T> void check_gate_softmax_data(const char* function, const gate_softmax_inputs<T>& in) {
-  for (index_t t = 0; checks_data && t < in.logits.rows(); ++t)
-    data_checks{function}.logits_row(in.logits.row(t), in.logits.columns(), t, 0);
+  data_checks{function}.logits(layers_view<const T>(in.logits), sequences_view::uniform(1, in.logits.rows()),
+                               vector_view<const arithmetic_t<T>>{}, [](index_t, index_t) { return true; });
 }
 
 template <class P, class G>

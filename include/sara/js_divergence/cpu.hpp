@@ -55,13 +55,14 @@ template <class T> struct js_divergence_kernel {
 
 // Contract and formulas: sara/js_divergence.hpp.
 template <class T>
-void js_divergence_into(const cpu_executor& exec, const js_divergence_inputs<T>& in, const js_divergence_outputs<arithmetic_t<T>>& out,
+void js_divergence_into(const cpu_executor& given, const js_divergence_inputs<T>& in, const js_divergence_outputs<arithmetic_t<T>>& out,
                         const js_divergence_options& options = {}) {
   static_assert(is_kernel_storage<T>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "js_divergence_into";
   check_js_divergence(function, in, out);
   check_js_divergence_data(function, in);
-  const instruction_set isa = checked_instruction_set(function, exec);
+  const cpu_executor exec = ready(function, given);
+  const instruction_set isa = exec.isa;
   const index_t rows = in.p.rows(), experts = in.p.columns();
   js_divergence_kernel<T> kernel{in, out, options};
   if (options.mode == gradient_mode::accumulate && options.scale == 0) kernel.out.grad_p = kernel.out.grad_q = {};

@@ -121,14 +121,15 @@ std::size_t js_routing_workspace_bytes(const cpu_executor& exec, const js_routin
 
 // Contract and formulas: sara/js_routing.hpp.
 template <class T, class G = T>
-void js_routing_into(const cpu_executor& exec, const js_routing_inputs<T>& in, const js_routing_outputs<std::type_identity_t<T>, G>& out,
+void js_routing_into(const cpu_executor& given, const js_routing_inputs<T>& in, const js_routing_outputs<std::type_identity_t<T>, G>& out,
                      const js_routing_options& options = {}) {
   using A = arithmetic_t<T>;
   static_assert(is_kernel_storage<T>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "js_routing_into";
   check_js_routing(function, in, out, options);
-  check_js_routing_data(function, in);
-  const instruction_set isa = checked_instruction_set(function, exec);
+  check_js_routing_data(function, in, !in.histograms.given() || out.grad_logits.given());
+  const cpu_executor exec = ready(function, given);
+  const instruction_set isa = exec.isa;
   const index_t layers = in.logits.layers(), sequences = in.sequences.sequences();
   const scratch_memory memory(function, exec, js_routing_workspace_bytes(exec, in, out, options));
   carver carve = memory.carve();

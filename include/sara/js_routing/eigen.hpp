@@ -44,7 +44,7 @@ void js_routing_into(const eigen_executor&, const js_routing_inputs<T>& in, cons
   using W = eigen::wide<A>;
   using array = eigen::array<W>;
   check_js_routing("js_routing_into", in, out, options);
-  if constexpr (eigen::checks_data_of<A>) check_js_routing_data("js_routing_into", in);
+  if constexpr (eigen::checks_data_of<A>) check_js_routing_data("js_routing_into", in, !in.histograms.given() || out.grad_logits.given());
   const index_t layers = in.logits.layers(), tokens = in.logits.rows(), experts = in.logits.columns();
   const auto sequences = eigen::sequences_of(in.sequences, tokens, in.token_weights, in.token_mass);
   const auto count = static_cast<index_t>(sequences.size());

@@ -114,7 +114,7 @@ void check_js_routing(const char* function, const js_routing_inputs<T>& in, cons
 }
 
 // In a checked build: throws unless the data make sense. For executors that run on the host.
-template <class T> void check_js_routing_data(const char* function, const js_routing_inputs<T>& in) {
+template <class T> void check_js_routing_data(const char* function, const js_routing_inputs<T>& in, bool reads_logits) {
   if constexpr (checks_data) {
     const data_checks check{function};
     const index_t sequences = in.sequences.sequences();
@@ -131,10 +131,10 @@ template <class T> void check_js_routing_data(const char* function, const js_rou
                   " rows of anchors, but is " + std::to_string(in.anchor_rows[s]));
     const auto anchor_row = [&](index_t s) { return in.anchor_rows.given() ? in.anchor_rows[s] : s; };
     const auto has_weight = [&](index_t l, index_t s) {
-      return anchor_row(s) >= 0 && (!in.sequence_weights.given() || in.sequence_weights[s] != 0) &&
-             (!in.layer_weights.given() || in.layer_weights[l] != 0);
+      return anchor_row(s) >= 0 && (!in.token_mass.given() || in.token_mass[s] != 0) &&
+             (!in.sequence_weights.given() || in.sequence_weights[s] != 0) && (!in.layer_weights.given() || in.layer_weights[l] != 0);
     };
-    check.logits(in.logits, in.sequences, in.token_weights, has_weight);
+    if (reads_logits) check.logits(in.logits, in.sequences, in.token_weights, has_weight);
     for_each_sequence(in.sequences, in.logits.rows(), [&](index_t s, const token_range& rows) {
       bool has_mass = in.token_mass.given() ? in.token_mass[s] != 0 : !in.token_weights.given() && rows.count > 0;
       for (index_t i = 0; !in.token_mass.given() && in.token_weights.given() && i < rows.count; ++i)
@@ -148,6 +148,7 @@ template <class T> void check_js_routing_data(const char* function, const js_rou
   } else {
     (void)function;
     (void)in;
+    (void)reads_logits;
   }
 }
 

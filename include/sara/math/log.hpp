@@ -26,14 +26,15 @@ template <class V> SARA_INLINE V log1p_near(const V& x) {
   return a + a;
 }
 
-// ln x for normal x > 0; -inf is not among its results. NaN for NaN.
+// ln x for x > 0, denormals included. NaN for NaN.
 template <class V> SARA_INLINE V log_positive(const V& x) {
-  // x = 2^e m, m in [sqrt(1/2), sqrt(2)): the exponent field of x / sqrt(1/2), its sign extended by the shift.
+  const auto is_denormal = x < V::broadcast(2.2250738585072014e-308);
+  const V normal = select(is_denormal, x * 18014398509481984.0, x);   // 2^54
+  // normal = 2^e m, m in [sqrt(1/2), sqrt(2)): the exponent field of normal / sqrt(1/2), its sign extended by the shift.
   constexpr std::int64_t sqrt_half = 0x3fe6a09e667f3bcdLL;
-  const auto difference = x.bits().v - sqrt_half;
-  const auto e = difference >> 52;
-  const V m = V::from_bits(x.bits().v - (e << 52));
-  const V k = V::from_integers(e);
+  const auto e = (normal.bits().v - sqrt_half) >> 52;
+  const V m = V::from_bits(normal.bits().v - (e << 52));
+  const V k = V::from_integers(e) - select(is_denormal, V::broadcast(54.0), V::broadcast(0.0));
   const V s = (m - 1.0) / (m + 1.0);
   const V a = atanh_near(s);
   const V log_m = a + a;

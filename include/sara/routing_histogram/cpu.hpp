@@ -71,13 +71,14 @@ std::size_t routing_histogram_workspace_bytes(const cpu_executor& exec, const ro
 
 // Contract and formulas: sara/routing_histogram.hpp.
 template <class T>
-void routing_histogram_into(const cpu_executor& exec, const routing_histogram_inputs<T>& in,
+void routing_histogram_into(const cpu_executor& given, const routing_histogram_inputs<T>& in,
                             const routing_histogram_outputs<std::type_identity_t<T>>& out) {
   static_assert(is_kernel_storage<T>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "routing_histogram_into";
   check_routing_histogram(function, in, out);
   check_routing_histogram_data(function, in);
-  const instruction_set isa = checked_instruction_set(function, exec);
+  const cpu_executor exec = ready(function, given);
+  const instruction_set isa = exec.isa;
   const scratch_memory memory(function, exec, routing_histogram_workspace_bytes(exec, in));
   carver carve = memory.carve();
   routing_histogram_memory<T> mine(carve, exec, in);
@@ -120,14 +121,15 @@ std::size_t routing_histogram_backward_workspace_bytes(const cpu_executor& exec,
 
 // Contract and formulas: sara/routing_histogram.hpp.
 template <class T, class G = T>
-void routing_histogram_backward_into(const cpu_executor& exec, const routing_histogram_backward_inputs<T>& in,
+void routing_histogram_backward_into(const cpu_executor& given, const routing_histogram_backward_inputs<T>& in,
                                      const routing_histogram_backward_outputs<std::type_identity_t<T>, G>& out,
                                      const routing_histogram_backward_options& options = {}) {
   static_assert(is_kernel_storage<T>, "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "routing_histogram_backward_into";
   check_routing_histogram_backward(function, in, out, options);
   check_routing_histogram_data(function, in);
-  const instruction_set isa = checked_instruction_set(function, exec);
+  const cpu_executor exec = ready(function, given);
+  const instruction_set isa = exec.isa;
   const scratch_memory memory(function, exec, routing_histogram_backward_workspace_bytes(exec, in, out, options));
   if (!out.grad_logits.given() || (options.mode == gradient_mode::accumulate && options.scale == 0)) return;
   carver carve = memory.carve();
@@ -171,13 +173,13 @@ std::size_t hard_routing_histogram_workspace_bytes(const cpu_executor& exec, con
 
 // Contract and formulas: sara/routing_histogram.hpp.
 template <class W, class I>
-void hard_routing_histogram_into(const cpu_executor& exec, const hard_routing_histogram_inputs<W, I>& in,
+void hard_routing_histogram_into(const cpu_executor& given, const hard_routing_histogram_inputs<W, I>& in,
                                  const hard_routing_histogram_outputs<std::type_identity_t<W>>& out) {
   using A = arithmetic_t<W>;
   constexpr const char* function = "hard_routing_histogram_into";
   check_hard_routing_histogram(function, in, out);
   check_routing_histogram_data(function, in);
-  checked_instruction_set(function, exec);
+  const cpu_executor exec = ready(function, given);
   const scratch_memory memory(function, exec, hard_routing_histogram_workspace_bytes(exec, in));
   carver carve = memory.carve();
   sequence_plan* const plan = carve.take<sequence_plan>(in.sequences.sequences());
@@ -221,14 +223,14 @@ std::size_t hard_routing_histogram_backward_workspace_bytes(const cpu_executor&,
 
 // Contract and formulas: sara/routing_histogram.hpp.
 template <class W, class I>
-void hard_routing_histogram_backward_into(const cpu_executor& exec, const hard_routing_histogram_backward_inputs<W, I>& in,
+void hard_routing_histogram_backward_into(const cpu_executor& given, const hard_routing_histogram_backward_inputs<W, I>& in,
                                           const hard_routing_histogram_backward_outputs<std::type_identity_t<W>>& out,
                                           const routing_histogram_backward_options& options = {}) {
   using A = arithmetic_t<W>;
   constexpr const char* function = "hard_routing_histogram_backward_into";
   check_hard_routing_histogram_backward(function, in, out);
   check_routing_histogram_data(function, in);
-  checked_instruction_set(function, exec);
+  const cpu_executor exec = ready(function, given);
   const scratch_memory memory(function, exec, hard_routing_histogram_backward_workspace_bytes(exec, in));
   const bool accumulate = options.mode == gradient_mode::accumulate;
   if (!out.grad_weights.given() || (accumulate && options.scale == 0)) return;

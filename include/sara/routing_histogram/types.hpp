@@ -36,6 +36,8 @@ template <class T, class G = T> struct routing_histogram_backward_outputs {
 
 // Hard: of the experts that were chosen. W: storage of the weights; I: int16, int32 or int64.
 template <class W, class I = std::int32_t> struct hard_routing_histogram_inputs {
+  static_assert(std::is_same_v<I, std::int16_t> || std::is_same_v<I, std::int32_t> || std::is_same_v<I, std::int64_t>,
+                "expert indices are int16, int32 or int64");
   layers_view<const I> indices;   // [layers, tokens, k]; -1 or >= experts: not routed
   index_t experts = 0;
   sequences_view sequences = {};
@@ -47,7 +49,7 @@ template <class W> struct hard_routing_histogram_outputs {
   layers_view<arithmetic_t<W>> histograms = {};   // [layers, sequences, experts], sums / token_mass; 0 without mass
   layers_view<arithmetic_t<W>> sums = {};         // [layers, sequences, experts], of token weight times weight
   vector_view<arithmetic_t<W>> token_mass = {};   // [sequences]
-  layers_view<std::int64_t> counts = {};          // [layers, sequences, experts], tokens of non-zero weight routed there
+  layers_view<std::int64_t> counts = {};          // [layers, sequences, experts], slots of tokens of non-zero weight
 };
 
 template <class W, class I = std::int32_t> struct hard_routing_histogram_backward_inputs {

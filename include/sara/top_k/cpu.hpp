@@ -207,13 +207,14 @@ std::size_t top_k_workspace_bytes(const cpu_executor& exec, const top_k_inputs<T
 
 // Contract and rules of choice: sara/top_k.hpp.
 template <class T, class V, class I = std::int32_t>
-void top_k_into(const cpu_executor& exec, const top_k_inputs<T, V>& in, const top_k_outputs<std::type_identity_t<T>, I>& out,
+void top_k_into(const cpu_executor& given, const top_k_inputs<T, V>& in, const top_k_outputs<std::type_identity_t<T>, I>& out,
                 const top_k_options& options = {}) {
   static_assert(is_kernel_storage<T> && is_kernel_storage<V>,
                 "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "top_k_into";
   check_top_k(function, in, out);
-  const instruction_set isa = checked_instruction_set(function, exec);
+  const cpu_executor exec = ready(function, given);
+  const instruction_set isa = exec.isa;
   const index_t tokens = in.scores.rows(), experts = in.scores.columns();
   const index_t k = out.indices.given() ? out.indices.columns() : out.weights.columns();
   const scratch_memory memory(function, exec, top_k_workspace_bytes(exec, in, out));
@@ -229,14 +230,14 @@ void top_k_into(const cpu_executor& exec, const top_k_inputs<T, V>& in, const to
 
 // Contract and formulas: sara/top_k.hpp. Plain code: it touches k entries a row and clears the rest.
 template <class V, class I, class G = V>
-void top_k_backward_into(const cpu_executor& exec, const top_k_backward_inputs<V, I>& in,
+void top_k_backward_into(const cpu_executor& given, const top_k_backward_inputs<V, I>& in,
                          const top_k_backward_outputs<std::type_identity_t<V>, G>& out, const top_k_backward_options& options = {}) {
   static_assert(is_kernel_storage<V> && is_kernel_storage<G>,
                 "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   using A = arithmetic_t<V>;
   constexpr const char* function = "top_k_backward_into";
   check_top_k_backward(function, in, out, options);
-  checked_instruction_set(function, exec);
+  const cpu_executor exec = ready(function, given);
   if (options.mode == gradient_mode::accumulate && options.scale == 0) return;
 
   const index_t tokens = out.grad_values.rows(), experts = out.grad_values.columns(), k = in.indices.columns();
