@@ -1,6 +1,8 @@
 // A checked build (SARA_CHECKED=1) also validates data: it names the argument and the row, and writes nothing.
 #define SARA_CHECKED 1
 
+#include <sara/gate_softmax.hpp>
+
 #include <functional>
 #include <string>
 
@@ -149,4 +151,27 @@ TEST_CASE("checked: probabilities under the name of logits", "[checked]") {
   does_not_throw([](auto& in) {   // one row may look like a distribution
     std::fill_n(in.logits.begin(), in.experts, 1.0 / 6);
   });
+}
+
+TEST_CASE("checked: what is never read may hold anything", "[checked]") {
+  auto in = good_problem();
+  in.histograms = oracle::solve(oracle::rounded_to<float>(good_problem())).histograms;
+  in.token_mass = {20, 20, 0, 20, 20};
+  const auto forward = [&] {
+    const oracle::arguments<float> given(in);
+    return sara::js_routing(sara::cpu_executor{}, given.inputs());
+  };
+  logit(in, 0, 45, 1) = not_a_number;   // of the sequence without mass
+  CHECK(std::isfinite(forward()));
+  logit(in, 0, 5, 1) = not_a_number;   // saved histograms and no gradient: no logit is read
+  CHECK(std::isfinite(forward()));
+  CHECK_THROWS_AS((oracle::evaluate<float>(sara::cpu_executor{}, in)), sara::invalid_argument);   // the gradient reads it
+}
+
+TEST_CASE("checked: gate_softmax refuses probabilities", "[checked]") {
+  std::vector<float> probs{0.25f, 0.75f, 0.5f, 0.5f}, out(4);
+  CHECK_THROWS_AS(
+      sara::gate_softmax_into(sara::cpu_executor{}, sara::gate_softmax_inputs<float>{.logits = sara::matrix_view{probs.data(), 2, 2}},
+                              {.probs = sara::matrix_view{out.data(), 2, 2}}),
+      sara::invalid_argument);
 }

@@ -149,3 +149,13 @@ TEST_CASE("checks: sequences must make the tokens", "[core]") {
   const std::vector<std::int32_t> offsets{0, 6};
   CHECK(sentence([&] { check.shape(sara::sequences_view::packed(offsets), 6); }).empty());
 }
+
+TEST_CASE("checks: a single row beside the columns of a strided matrix shares nothing with it", "[core]") {
+  const footprint columns{memory, 5, 16, 32};
+  for (index_t at = 0; at + 4 <= 160; at += 4) {
+    const footprint one{memory + at, 1, 4, 4};
+    INFO("at " << at);
+    CHECK(sara::overlap(columns, one) == share_a_byte(columns, one));
+    CHECK(sara::overlap(one, columns) == share_a_byte(columns, one));
+  }
+}

@@ -14,7 +14,7 @@
 
 #include "../core/sequences.hpp"
 #include "executor.hpp"
-#include "rows.hpp"
+#include "sequence_rows.hpp"
 
 namespace sara {
 inline namespace SARA_ABI {

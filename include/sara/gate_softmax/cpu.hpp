@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../cpu/executor.hpp"
-#include "../cpu/rows.hpp"
+#include "../cpu/sequence_rows.hpp"
 #include "types.hpp"
 
 namespace sara {

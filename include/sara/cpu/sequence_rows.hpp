@@ -1,0 +1,142 @@
+// The rows of a sequence that have weight: chunks of them through the kernels of cpu/rows.hpp, for their weighted sum and for the
+// gradient through them. Rows of weight 0 are passed over without being read.
+#pragma once
+
+#include "../core/workspace.hpp"
+#include "rows.hpp"
+
+namespace sara {
+inline namespace SARA_ABI {
+
+// The rows of one sequence, by their place in it.
+template <class T> struct sequence_rows {
+  T* data = nullptr;
+  index_t stride = 0;   // elements from one token of the sequence to its next
+  T* operator[](index_t i) const { return data + i * stride; }
+};
+
+// Memory of one worker, for rows of `columns` values.
+template <class T, class G> struct row_scratch {
+  using A = arithmetic_t<T>;
+  index_t stride = 0;
+  A* exponentials = nullptr;   // a chunk of rows
+  A* ones = nullptr;           // what fills up a group: exponentials to read,
+  T* blank = nullptr;          // logits to read,
+  G* nowhere = nullptr;        // a row to write
+
+  void take(carver& memory, index_t columns) {
+    stride = (columns + 15) / 16 * 16;
+    exponentials = memory.take<A>(chunk_rows(columns) * stride);
+    ones = memory.take<A>(stride);
+    blank = memory.take<T>(stride);
+    nowhere = memory.take<G>(stride);
+    for (index_t e = 0; memory.carves() && e < stride; ++e) {
+      ones[e] = A(1);
+      store_value(blank[e], A(0));
+      store_value(nowhere[e], A(0));
+    }
+  }
+};
+
+// A chunk of a sequence's rows that have weight, in order; filled up to a group with rows that count for nothing.
+template <class T> struct row_chunk {
+  using A = arithmetic_t<T>;
+
+  int count = 0, filled = 0;
+  index_t row[most_chunk_rows];
+  A weight[most_chunk_rows];
+
+  // Moves `next` past the rows taken; calls skip(row) for each row of weight 0, which nobody reads.
+  template <class Skip> void gather(index_t& next, index_t end, index_t most, const A* weights, index_t weight_step, const Skip& skip) {
+    for (count = 0; next < end && count < most; ++next) {
+      const A w = weights ? weights[next * weight_step] : A(1);
+      if (w != 0) {
+        row[count] = next;
+        weight[count++] = w;
+      } else {
+        skip(next);
+      }
+    }
+    filled = (count + rows_at_once - 1) / rows_at_once * rows_at_once;
+  }
+
+  // Exponentials of the chunk's rows, to their rows of `to`; sums of both.
+  template <class G>
+  void exponentiate(instruction_set isa, index_t columns, const sequence_rows<const T>& logits, A** to, row_sum<A>* sums,
+                    const row_scratch<T, G>& scratch) const {
+    const T* from[most_chunk_rows];
+    for (int r = 0; r < filled; ++r) from[r] = r < count ? logits[row[r]] : scratch.blank;
+    run_kernel(isa, columns, exponentials_kernel<T>{from, to, sums, filled, columns});
+  }
+};
+
+// What both sweeps know of the rows [begin, end) of a sequence.
+template <class T> struct row_block {
+  instruction_set isa;
+  sequence_rows<const T> logits;
+  const arithmetic_t<T>* weights = nullptr;   // of the sequence's tokens; absent: 1
+  index_t weight_step = 1;
+  double weight_scale = 1;   // power of two by which weights are multiplied while they are summed in A
+  index_t begin = 0, end = 0, columns = 0;
+};
+
+// The weighted sum of a block's softmax rows to `total` [columns]. Leaves the exponentials of each row in `parked` where that is given.
+template <class T, class G>
+void sum_softmax_rows(const row_block<T>& block, const sequence_rows<arithmetic_t<T>>& parked, double* total,
+                      const row_scratch<T, G>& scratch) {
+  using A = arithmetic_t<T>;
+  std::memset(total, 0, static_cast<std::size_t>(block.columns) * sizeof(double));
+  const index_t most = chunk_rows(block.columns);
+  row_chunk<T> chunk;
+  for (index_t next = block.begin;
+       chunk.gather(next, block.end, most, block.weights, block.weight_step, [](index_t) {}), chunk.count > 0;) {
+    A *exponentials[most_chunk_rows], factors[most_chunk_rows];
+    row_sum<A> sums[most_chunk_rows];
+    for (int r = 0; r < chunk.filled; ++r)
+      exponentials[r] = r < chunk.count && parked.data ? parked[chunk.row[r]] : scratch.exponentials + r * scratch.stride;
+    chunk.exponentiate(block.isa, block.columns, block.logits, exponentials, sums, scratch);
+    for (int r = 0; r < chunk.filled; ++r)
+      factors[r] = r < chunk.count ? static_cast<A>(static_cast<double>(chunk.weight[r]) * block.weight_scale) / sums[r].sum : A(0);
+    run_kernel(block.isa, block.columns, weighted_sum_kernel<A>{exponentials, factors, chunk.filled, block.columns, total});
+  }
+  for (index_t e = 0; block.weight_scale != 1 && e < block.columns; ++e) total[e] /= block.weight_scale;
+}
+
+// The gradient of a block's rows: coefficient * weight * p (slope - sum of p slope). Takes the exponentials from `parked`, or
+// computes them again from the logits.
+template <class T, class G>
+void differentiate_softmax_rows(const row_block<T>& block, const sequence_rows<const arithmetic_t<T>>& parked,
+                                const arithmetic_t<T>* slopes, double coefficient, gradient_mode mode, const sequence_rows<G>& gradient,
+                                const row_scratch<T, G>& scratch) {
+  using A = arithmetic_t<T>;
+  const A no_slope = 0;
+  if (block.columns == 1) slopes = &no_slope;   // one expert has probability 1, and a gradient of exactly 0
+  const index_t most = chunk_rows(block.columns);
+  const auto clear = [&](index_t row) {
+    if (mode == gradient_mode::overwrite) clear_row(gradient[row], block.columns);
+  };
+  row_chunk<T> chunk;
+  for (index_t next = block.begin; chunk.gather(next, block.end, most, block.weights, block.weight_step, clear), chunk.count > 0;) {
+    const A* exponentials[most_chunk_rows];
+    A factors[most_chunk_rows];
+    G* to[most_chunk_rows];
+    if (!parked.data) {
+      A* own[most_chunk_rows];
+      row_sum<A> ignored[most_chunk_rows];
+      for (int r = 0; r < chunk.filled; ++r) own[r] = scratch.exponentials + r * scratch.stride;
+      chunk.exponentiate(block.isa, block.columns, block.logits, own, ignored, scratch);
+      std::copy_n(own, chunk.filled, exponentials);
+    }
+    for (int r = 0; r < chunk.filled; ++r) {
+      const bool counts = r < chunk.count;
+      if (parked.data) exponentials[r] = counts ? parked[chunk.row[r]] : scratch.ones;
+      to[r] = counts ? gradient[chunk.row[r]] : scratch.nowhere;
+      factors[r] = counts ? static_cast<A>(coefficient * static_cast<double>(chunk.weight[r])) : A(0);
+    }
+    run_kernel(block.isa, block.columns,
+               softmax_gradient_kernel<A, G>{exponentials, to, factors, chunk.filled, block.columns, slopes, mode});
+  }
+}
+
+}   // namespace SARA_ABI
+}   // namespace sara
