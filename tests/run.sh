@@ -7,10 +7,11 @@ usage() {
   cat <<'END'
 Installs what is missing with the system's package manager (and says what), then configures, builds and runs the tests.
 
-usage: bash tests/run.sh [--preset NAME] [--tests REGEX] [--jobs N]
+usage: bash tests/run.sh [--preset NAME] [--targets NAMES] [--tests REGEX] [--jobs N]
 
   --preset NAME   a preset of CMakePresets.json: default, clang, debug, asan, tsan, coverage, fast-math (default: default),
                   or long, which runs the long tests of the default build
+  --targets NAMES only these targets are built (default: all)
   --tests REGEX   only the tests whose name matches, as of `ctest -R`
   --jobs N        so many compilers at a time (default: as many as there are processors)
   --help          this text
@@ -21,14 +22,15 @@ refuse() {
   exit 2
 }
 
-preset=default tests=. jobs=$(nproc)
+preset=default targets=all tests=. jobs=$(nproc)
 while (($#)); do
   case $1 in
     --help) usage; exit 0 ;;
-    --preset | --tests | --jobs)
+    --preset | --targets | --tests | --jobs)
       (($# > 1)) && [[ -n $2 ]] || refuse "$1 needs a value"
       case $1 in
         --preset) preset=$2 ;;
+        --targets) targets=$2 ;;
         --tests) tests=$2 ;;
         --jobs) jobs=$2 ;;
       esac
@@ -90,6 +92,7 @@ if [[ $(printf '%s\n' 3.25 "$found" | sort -V | head -n 1) != 3.25 ]]; then
 fi
 
 cmake --preset "$build"
-cmake --build --preset "$build" --parallel "$jobs"
+# shellcheck disable=SC2086   # a list of names
+cmake --build --preset "$build" --parallel "$jobs" --target $targets
 ctest --preset "$preset" --tests-regex "$tests"
 [[ $build != coverage ]] || cmake --build --preset coverage --target coverage
