@@ -49,6 +49,22 @@ template <class A> struct reduce_kernel {
   }
 };
 
+template <class A> struct four_sums_kernel {
+  using arithmetic = A;
+  const A* from;
+  A *together, *apart;
+
+  template <int bytes> SARA_INLINE void run() const {
+    using V = sara::simd<A, bytes>;
+    V x[4];
+    for (int i = 0; i < 4; ++i) {
+      x[i] = sara::load<V>(from + i * V::lanes);
+      apart[i] = sara::sum_of_lanes(x[i]);
+    }
+    sara::store(together, sara::sums_of_lanes(x));
+  }
+};
+
 struct width_kernel {
   using arithmetic = float;
   int* bytes_seen;
@@ -127,6 +143,19 @@ TEMPLATE_TEST_CASE("simd: sums and maxima over the lanes", "[cpu]", float, doubl
       const auto end = x.begin() + static_cast<std::ptrdiff_t>(lanes);
       CHECK(sum == std::accumulate(x.begin(), end, TestType(0)));
       CHECK(largest == *std::max_element(x.begin(), end));
+    }
+  });
+}
+
+TEMPLATE_TEST_CASE("simd: four sums at once are the same as one by one", "[cpu]", float, double) {
+  std::mt19937 bits(3);
+  for_each_isa([&](sara::instruction_set isa) {
+    for (const sara::index_t columns : {1, 2, 4, 8, 16}) {   // 1: single lanes
+      std::vector<TestType> x(64);
+      for (TestType& each : x) each = static_cast<TestType>(bits()) / TestType(7e5);
+      TestType together[4], apart[4];
+      sara::run_kernel(isa, columns, four_sums_kernel<TestType>{x.data(), together, apart});
+      for (int i = 0; i < 4; ++i) CHECK(together[i] == apart[i]);
     }
   });
 }

@@ -25,6 +25,25 @@ template <class A> struct exp_kernel {
   }
 };
 
+// What rows of usual logits take instead.
+template <class A> struct usual_kernel {
+  using arithmetic = A;
+  const A* z;
+  A* out;
+  sara::index_t n;
+  sara::math::usual_exp_row<A> row = {};
+
+  template <int bytes> SARA_INLINE void run() const {
+    using V = sara::simd<A, bytes>;
+    for (sara::index_t i = 0; i < n; i += 2 * V::lanes) {
+      V x[2] = {sara::load<V>(z + i), sara::load<V>(z + i + V::lanes)};
+      sara::math::exp_usual(x, row);
+      sara::store(out + i, x[0]);
+      sara::store(out + i + V::lanes, x[1]);
+    }
+  }
+};
+
 template <class A> using wide = std::conditional_t<std::is_same_v<A, float>, double, long double>;
 
 // The largest error in ulp of exp(z) / exp-scale over the zs, whose largest possible is `max`.
@@ -41,6 +60,21 @@ template <class A> double worst_ulp(sara::instruction_set isa, std::vector<A> zs
     const wide<A> unit = std::ldexp(wide<A>(1), std::ilogb(want) - (std::numeric_limits<A>::digits - 1));
     const double error = static_cast<double>(std::abs(static_cast<wide<A>>(got[i]) - want) / unit);
     if (!(error <= worst)) worst = error;   // a NaN stays
+  }
+  return worst;
+}
+
+template <class A> double worst_ulp_as_usual(sara::instruction_set isa, std::vector<A> zs) {
+  if (zs.empty()) return 0;
+  zs.resize((zs.size() + 63) / 64 * 64, A(0));
+  std::vector<A> got(zs.size());
+  sara::run_kernel(isa, 64, usual_kernel<A>{zs.data(), got.data(), static_cast<sara::index_t>(zs.size())});
+  double worst = 0;
+  for (std::size_t i = 0; i < zs.size(); ++i) {
+    const wide<A> want = std::ldexp(std::exp(static_cast<wide<A>>(zs[i])), sara::math::exp_constants<A>::usual_bias);
+    const wide<A> unit = std::ldexp(wide<A>(1), std::ilogb(want) - (std::numeric_limits<A>::digits - 1));
+    const double error = static_cast<double>(std::abs(static_cast<wide<A>>(got[i]) - want) / unit);
+    if (!(error <= worst)) worst = error;
   }
   return worst;
 }
@@ -125,6 +159,47 @@ TEST_CASE("exp: 0 for what is too small and for -inf, NaN for NaN, also beside h
   });
 }
 
+TEST_CASE("exp: at most 2 ulp in rows of usual logits", "[math]") {
+  for_each_isa([](sara::instruction_set isa) {
+    double worst = 0;
+    for (int e = -126; e <= 6; ++e) worst = std::max(worst, worst_ulp_as_usual(isa, binade(e, 4096, 109.f, -1)));
+    for (int e = -126; e <= 4; ++e) worst = std::max(worst, worst_ulp_as_usual(isa, binade(e, 4096, 30.f, 1)));
+    for (int e = -60; e <= 9; ++e) worst = std::max(worst, worst_ulp_as_usual(isa, binade(e, 1000, 751.0, -1)));
+    for (int e = -60; e <= 4; ++e) worst = std::max(worst, worst_ulp_as_usual(isa, binade(e, 1000, 30.0, 1)));
+    INFO("worst " << worst);
+    CHECK(worst <= 2);
+  });
+}
+
+TEMPLATE_TEST_CASE("exp: what is not usual shows in the sum", "[math]", float, double) {
+  using A = TestType;
+  using row = sara::math::usual_exp_row<A>;
+  constexpr A inf = std::numeric_limits<A>::infinity();
+  for_each_isa([&](sara::instruction_set isa) {
+    const auto sum_with = [&](A rest, A one) {
+      std::vector<A> z(64, rest), got(64);
+      z[17] = one;
+      sara::run_kernel(isa, 64, usual_kernel<A>{z.data(), got.data(), 64});
+      CHECK((rest != -inf || got[0] == 0));
+      A sum = 0;
+      for (const A x : got) sum += x;
+      return sum;
+    };
+    for (const A one : {A(-0.8), A(0), A(1), A(20), A(29.9)}) {
+      INFO(one);
+      CHECK(row::was_usual(sum_with(-inf, one), 64));
+      CHECK(row::was_usual(sum_with(-std::numeric_limits<A>::max(), one), 64));
+      CHECK(row::was_usual(sum_with(one - 1000, one), 64));
+    }
+    for (const A one : {A(-5.1), A(-40), A(-1000), A(30.1), A(31), A(70), A(100), A(200), A(1e4), A(1e30), std::numeric_limits<A>::max(),
+                        inf, -inf, std::numeric_limits<A>::quiet_NaN(), -std::numeric_limits<A>::quiet_NaN()})
+      for (const A rest : {-inf, A(-200), A(-7)}) {
+        INFO(one << " among " << rest);
+        CHECK(!row::was_usual(sum_with(rest, one), 64));
+      }
+  });
+}
+
 TEST_CASE("exp: the comparator sees three ulp", "[math]") {
   const float z = -1.0f;
   const double want = std::exp(-1.0), unit = std::ldexp(1.0, std::ilogb(want) - 23);
@@ -148,6 +223,18 @@ TEST_CASE("exp: at most 2 ulp for every float", "[.][long][math]") {
     };
     run(103.9f, 0x80000000u, 0.0f);
     run(255.9f, 0, 0.0f);
+    const auto run_as_usual = [&](float limit, std::uint32_t sign) {
+      std::vector<float> zs;
+      for (std::uint32_t u = 0; u <= std::bit_cast<std::uint32_t>(limit); ++u) {
+        zs.push_back(std::bit_cast<float>(u | sign));
+        if (zs.size() == 1u << 16 || u == std::bit_cast<std::uint32_t>(limit)) {
+          worst = std::max(worst, worst_ulp_as_usual(isa, zs));
+          zs.clear();
+        }
+      }
+    };
+    run_as_usual(109.f, 0x80000000u);
+    run_as_usual(30.f, 0);
     INFO("worst " << worst);
     CHECK(worst <= 2);
   });

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <algorithm>
-#include <utility>
 
 #include "dispatch.hpp"
 #include "simd.hpp"
@@ -35,11 +34,13 @@ template <class S> struct row_cut {
   SARA_INLINE S only_fresh(const S& x) const { return select(fresh, x, S::broadcast(0)); }
 };
 
-// f(0), f(1), ... for the rows of a group, written out: their vectors then live in registers, whatever the optimisation level.
-template <class F, int... r> SARA_INLINE void written_out(const F& f, std::integer_sequence<int, r...>) {
-  (f(std::integral_constant<int, r>{}), ...);
+// Asks for the cache line some way on, of what is read or (also) written from here on: rows mostly lie one after another. A hint, which
+// may name memory that is not ours.
+template <int bytes, bool written> SARA_INLINE void prefetch_ahead(const void* from) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(from) + bytes), written);
 }
-template <class F> SARA_INLINE void each_row(const F& f) { written_out(f, std::make_integer_sequence<int, rows_at_once>{}); }
+
+template <class F> SARA_INLINE void each_row(const F& f) { written_out<rows_at_once>(f); }   // of a group
 
 // What a softmax needs besides a row's exponentials.
 template <class A> struct row_sum {
@@ -58,59 +59,81 @@ template <class S> struct blocked_sum {
     lost = lost + (part - keep(next - whole));
     whole = next;
   }
-  SARA_INLINE typename S::scalar total() const { return sum_of_lanes(whole + lost); }
+  SARA_INLINE S total() const { return whole + lost; }   // to be added over the lanes
 };
 
-// Exponentials of four rows to four rows (which may be the same), and their sums.
-template <class S, class T, class A>
-SARA_INLINE void exponentiate(const T* const (&rows)[rows_at_once], const row_cut<S>& cut, A* const (&to)[rows_at_once],
-                              row_sum<A> (&sums)[rows_at_once]) {
-  S tail[rows_at_once], top[rows_at_once];
-  each_row([&](auto r)
-               __attribute__((always_inline)) { top[r] = tail[r] = load<S>(rows[r] + cut.tail_at); });   // before `to` overwrites it
-  for (index_t e = 0; e < cut.full; e += S::lanes)
-    each_row([&](auto r) __attribute__((always_inline)) { top[r] = max(load<S>(rows[r] + e), top[r]); });
-  each_row([&](auto r) __attribute__((always_inline)) {
-    const math::exp_row<A> peak(max_of_lanes(top[r]));
-    blocked_sum<S> sum;
-    if (cut.tail) {
-      tail[r] = math::exp_scaled(tail[r], peak);
-      sum.whole = cut.only_fresh(tail[r]);
-    }
-    for (index_t block = 0; block < cut.full; block += blocked_sum<S>::block) {
-      S part = S::broadcast(0);
-      for (index_t e = block; e < std::min(cut.full, block + blocked_sum<S>::block); e += S::lanes) {
-        const S x = math::exp_scaled(load<S>(rows[r] + e), peak);
-        part = part + x;
-        store(to[r] + e, x);
-      }
-      sum.add(part);
-    }
-    if (cut.tail) store(to[r] + cut.tail_at, tail[r]);
-    sums[r] = {peak, sum.total()};
-  });
-}
-
-// Exponentials of `rows` rows, a multiple of rows_at_once.
+// Exponentials of `rows` rows, a multiple of rows_at_once, and their sums.
 template <class T> struct exponentials_kernel {
   using arithmetic = arithmetic_t<T>;
+  using A = arithmetic;
 
   const T* const* from;
-  arithmetic* const* to;   // may be the same rows
-  row_sum<arithmetic>* sums;
+  A* const* to;   // may be the same rows
+  row_sum<A>* sums;
   int rows;
   index_t columns;
+  math::usual_exp_row<A> usual = {};
 
   template <int bytes> SARA_INLINE void run() const {
-    using S = simd<arithmetic, bytes>;
+    using S = simd<A, bytes>;
     const row_cut<S> cut(columns);
-    for (int r = 0; r < rows; r += rows_at_once) {
-      const T* const group[] = {from[r], from[r + 1], from[r + 2], from[r + 3]};
-      arithmetic* const results[] = {to[r], to[r + 1], to[r + 2], to[r + 3]};
-      row_sum<arithmetic> found[rows_at_once];
-      exponentiate<S>(group, cut, results, found);
-      for (int i = 0; i < rows_at_once; ++i) sums[r + i] = found[i];
+    // As if every row were usual; but what is overwritten could not be read again.
+    const math::usual_exp_row<A> row = usual;
+    const auto exp_usual = [&](auto& z) __attribute__((always_inline)) { math::exp_usual(z, row); };
+    for (int first = 0; first < rows; first += rows_at_once) {
+      S total[rows_at_once], tail[rows_at_once] = {};
+      if (cut.tail) {
+        each_row([&](auto r) __attribute__((always_inline)) { tail[r] = load<S>(from[first + r] + cut.tail_at); });
+        exp_usual(tail);
+      }
+      for (int r = 0; r < rows_at_once; ++r)
+        total[r] = is_in_place(first + r) ? S::broadcast(0) : exponentiate<4>(from[first + r], cut, tail[r], to[first + r], exp_usual);
+      const auto group = sums_of_lanes(total);
+      for (int r = 0; r < rows_at_once; ++r) sums[first + r] = {math::exp_row<A>::usual(), group.v[r]};
     }
+    for (int r = 0; r < rows; ++r) {
+      if (row.was_usual(sums[r].sum, static_cast<A>(columns))) continue;
+      S tail = load<S>(from[r] + cut.tail_at), top = tail;
+      for (index_t e = 0; e < cut.full; e += S::lanes) top = max(load<S>(from[r] + e), top);
+      const math::exp_row<A> peak(max_of_lanes(top));
+      const auto exp_scaled = [&](auto& z) __attribute__((always_inline)) { z[0] = math::exp_scaled(z[0], peak); };
+      tail = math::exp_scaled(tail, peak);
+      sums[r] = {peak, sum_of_lanes(exponentiate<1>(from[r], cut, tail, to[r], exp_scaled))};
+    }
+  }
+
+ private:
+  SARA_INLINE bool is_in_place(int r) const { return static_cast<const void*>(from[r]) == to[r]; }
+
+  // Exponentials of one row, n vectors at a time, and their sum over the vectors. Those of the tail's vector are given: `out`, which may
+  // be the same row, would have overwritten what they are of.
+  template <int n, class S, class Exp>
+  SARA_INLINE static S exponentiate(const T* row, const row_cut<S>& cut, const S& tail, A* out, const Exp& exp) {
+    blocked_sum<S> sum;
+    if (cut.tail) sum.whole = cut.only_fresh(tail);
+    for (index_t block = 0; block < cut.full; block += blocked_sum<S>::block) {
+      const index_t end = std::min(cut.full, block + blocked_sum<S>::block);
+      S part = S::broadcast(0);
+      index_t e = block;
+      for (; e + n * S::lanes <= end; e += n * S::lanes) exponentiate_some<n>(row + e, out + e, exp, part);
+      for (; e < end; e += S::lanes) exponentiate_some<1>(row + e, out + e, exp, part);
+      sum.add(part);
+    }
+    if (cut.tail) store(out + cut.tail_at, tail);
+    return sum.total();
+  }
+  template <int n, class S, class Exp> SARA_INLINE static void exponentiate_some(const T* row, A* out, const Exp& exp, S& part) {
+    S x[n];
+    written_out<n>([&](auto i) __attribute__((always_inline)) {
+      prefetch_ahead<2048, false>(row + i * S::lanes);
+      prefetch_ahead<2048, true>(out + i * S::lanes);
+      x[i] = load<S>(row + i * S::lanes);
+    });
+    exp(x);
+    written_out<n>([&](auto i) __attribute__((always_inline)) {
+      part = part + x[i];
+      store(out + i * S::lanes, x[i]);
+    });
   }
 };
 
@@ -188,6 +211,7 @@ template <class A, class G> struct softmax_gradient_kernel {
         for (index_t e = block; e < std::min(cut.full, block + blocked_sum<S>::block); e += S::lanes) {
           const S slope = load<S>(slopes + e);
           each_row([&](auto r) __attribute__((always_inline)) {
+            prefetch_ahead<8192, true>(from[first + r] + e);
             const S x = load<S>(from[first + r] + e);
             part[r] = part[r] + x;
             part_dot[r] = mul_add(x, slope, part_dot[r]);
@@ -198,25 +222,39 @@ template <class A, class G> struct softmax_gradient_kernel {
           dot[r] = dot[r] + part_dot[r];
         });
       }
-      A times[rows_at_once], less[rows_at_once];
+      S whole[rows_at_once];
+      each_row([&](auto r) __attribute__((always_inline)) { whole[r] = sum[r].total(); });
+      using group = simd<A, rows_at_once* static_cast<int>(sizeof(A))>;   // a lane for each row
+      const group sums = sums_of_lanes(whole), times = load<group>(factors + first) / sums, less = -times * (sums_of_lanes(dot) / sums);
+      S t[rows_at_once], l[rows_at_once];
+      const A* row[rows_at_once];
+      G* out[rows_at_once];
       each_row([&](auto r) __attribute__((always_inline)) {
-        const A whole = sum[r].total();
-        times[r] = factors[first + r] / whole;
-        less[r] = -times[r] * (sum_of_lanes(dot[r]) / whole);
+        t[r] = S::broadcast(times.v[r()]);
+        l[r] = S::broadcast(less.v[r()]);
+        row[r] = from[first + r];
+        out[r] = to[first + r];
       });
-      for (int r = 0; r < rows_at_once; ++r) {
-        const A* const row = from[first + r];
-        G* const out = to[first + r];
-        const S t = S::broadcast(times[r]), l = S::broadcast(less[r]), last = cut.tail ? load<S>(row + cut.tail_at) : S::broadcast(0);
-        if (mode == gradient_mode::overwrite) {
-          for (index_t e = 0; e < cut.full; e += S::lanes) store(out + e, load<S>(row + e) * mul_add(load<S>(slopes + e), t, l));
-          if (cut.tail) store(out + cut.tail_at, last * mul_add(tail_slope, t, l));
-        } else {
-          const S before = load<S>(out + cut.tail_at);
-          for (index_t e = 0; e < cut.full; e += S::lanes)
-            store(out + e, load<S>(out + e) + load<S>(row + e) * mul_add(load<S>(slopes + e), t, l));
-          if (cut.tail) store(out + cut.tail_at, before + last * mul_add(tail_slope, t, l));
+      if (mode == gradient_mode::overwrite) {
+        for (index_t e = 0; e < cut.full; e += S::lanes) {
+          const S slope = load<S>(slopes + e);
+          each_row([&](auto r) __attribute__((always_inline)) { store(out[r] + e, load<S>(row[r] + e) * mul_add(slope, t[r], l[r])); });
         }
+        if (cut.tail)
+          each_row([&](auto r) __attribute__((always_inline)) { store(out[r] + cut.tail_at, tail[r] * mul_add(tail_slope, t[r], l[r])); });
+      } else {
+        S before[rows_at_once];
+        each_row([&](auto r) __attribute__((always_inline)) { before[r] = load<S>(out[r] + cut.tail_at); });
+        for (index_t e = 0; e < cut.full; e += S::lanes) {
+          const S slope = load<S>(slopes + e);
+          each_row([&](auto r) __attribute__((always_inline)) {
+            store(out[r] + e, load<S>(out[r] + e) + load<S>(row[r] + e) * mul_add(slope, t[r], l[r]));
+          });
+        }
+        if (cut.tail)
+          each_row([&](auto r) __attribute__((always_inline)) {
+            store(out[r] + cut.tail_at, before[r] + tail[r] * mul_add(tail_slope, t[r], l[r]));
+          });
       }
     }
   }

@@ -49,6 +49,17 @@ template <class A, int bytes> struct simd {
   SARA_INLINE friend simd mul_add(const simd& a, const simd& b, const simd& c) { return {a.v * b.v + c.v}; }
   // The larger; where one is NaN, the second.
   SARA_INLINE friend simd max(const simd& a, const simd& b) { return {a.v > b.v ? a.v : b.v}; }
+  // The smaller of a number and a positive limit; a NaN stays one, or becomes the limit. Positive numbers are in the order of their
+  // bits, and integers keep other units busy than the floating-point ones (128-bit code may lack the instruction).
+  SARA_INLINE friend simd at_most(const simd& x, A limit) {
+    const simd most = broadcast(limit);
+    if constexpr (sizeof(A) == 4 && bytes > 16) {
+      const integers a = x.bits().v, b = most.bits().v;
+      return from_bits(a < b ? a : b);
+    } else {
+      return {x.v < most.v ? x.v : most.v};
+    }
+  }
   SARA_INLINE friend simd select(const mask& m, const simd& yes, const simd& no) { return {m.v ? yes.v : no.v}; }
 };
 
@@ -105,6 +116,43 @@ template <class A, int bytes> SARA_INLINE A max_of_lanes(const simd<A, bytes>& x
     split(x, low, high);
     return max_of_lanes(max(low, high));
   }
+}
+
+// A vector whose lane i is lane from(i) of two: those of the second count on from those of the first. V holds its lanes in `v`.
+template <class V, class From, int... lane> SARA_INLINE V shuffled(const V& a, const V& b, From from, std::integer_sequence<int, lane...>) {
+#if defined(__clang__)
+  return {__builtin_shufflevector(a.v, b.v, from(lane)...)};
+#else
+  return {__builtin_shuffle(a.v, b.v, typename V::integers{from(lane)...})};
+#endif
+}
+template <class V, class From> SARA_INLINE V shuffled(const V& a, const V& b, From from) {
+  return shuffled(a, b, from, std::make_integer_sequence<int, V::lanes>{});
+}
+
+// Of two vectors made of groups of `width` lanes: the sums of each group's halves, the first vector's groups before the second's.
+template <int width, class S> SARA_INLINE S add_halves(const S& a, const S& b) {
+  const auto low = [](int lane) {
+    constexpr int half = width / 2, groups = S::lanes / width;
+    const int group = lane / half;
+    return group / groups * S::lanes + group % groups * width + lane % half;
+  };
+  return shuffled(a, b, low) + shuffled(a, b, [=](int lane) { return low(lane) + width / 2; });
+}
+
+// The sums over the lanes of four vectors, each the same as sum_of_lanes, in a third of the instructions.
+template <class A, int bytes> SARA_INLINE simd<A, 4 * sizeof(A)> sums_of_lanes(const simd<A, bytes> (&x)[4]) {
+  using S = simd<A, bytes>;
+  simd<A, 4 * sizeof(A)> sums;
+  if constexpr (S::lanes < 4) {
+    for (int i = 0; i < 4; ++i) sums.v[i] = sum_of_lanes(x[i]);
+  } else {
+    S all = add_halves<S::lanes / 2>(add_halves<S::lanes>(x[0], x[1]), add_halves<S::lanes>(x[2], x[3]));   // a quarter for each
+    if constexpr (S::lanes >= 16) all = add_halves<4>(all, all);
+    if constexpr (S::lanes >= 8) all = add_halves<2>(all, all);
+    std::memcpy(&sums.v, &all.v, sizeof sums.v);
+  }
+  return sums;
 }
 
 // `lanes` values from storage, in arithmetic; 16-bit formats by integer operations, denormals and NaN included.

@@ -5,6 +5,9 @@
 // probability normal until it is divided by the row's sum. Rows whose largest logit is huge are shifted by it first, which is exact
 // there (Sterbenz). Accuracy: 1 ulp or so for float, measured by tests/math.
 //
+// For most rows the largest logit need not be known: with a bias of 2^32 (2^64 for double) any from -5 to 30 does, and the sum of the
+// exponentials tells whether it was one. The factor being a power of two, the softmax is the same.
+//
 // V is a SIMD vector (cpu/simd.hpp) of float or double.
 #pragma once
 
@@ -23,6 +26,8 @@ template <> struct exp_constants<float> {
   static constexpr int mantissa = 23, exponent_bias = 127, bias = 24;
   static constexpr float reach = 104.f;   // exp(-reach) of the largest is below half the least denormal
   static constexpr float shift_from = 256.f;
+  static constexpr int usual_bias = 32;
+  static constexpr float usual_none = -110.2f;   // its 2^k has an exponent field of 0: it is 0
   // Minimax for exp(r) = 1 + r + r^2 q(r), |r| <= ln 2 / 2: relative error 3.1e-9.
   static constexpr float q[] = {0.499999934512f, 0.166665206655f, 0.0416683874211f, 0.00836871295582f, 0.00138146197212f};
 };
@@ -32,6 +37,8 @@ template <> struct exp_constants<double> {
   static constexpr double magic = 6755399441055744.;
   static constexpr int mantissa = 52, exponent_bias = 1023, bias = 64;
   static constexpr double reach = 746., shift_from = 2048.;
+  static constexpr int usual_bias = 64;
+  static constexpr double usual_none = -753.4;
   // Relative error 3.6e-18.
   static constexpr double q[] = {0.50000000000000106211,   0.16666666666666412511,    0.041666666666530218175,    0.008333333333494487887,
                                  0.0013888888943612671789, 0.00019841269506483096945, 0.000024801493118546276959, 2.7557586492657614113e-6,
@@ -53,6 +60,14 @@ template <class A> struct exp_row {
     k_max_ = static_cast<integer_of<A>>(rest * c::log2_e + (rest < 0 ? A(-0.5) : A(0.5)));
     exponent = static_cast<integer_of<A>>(c::exponent_bias + c::bias) - k_max_;
   }
+  // What exp_usual is relative to.
+  SARA_INLINE static exp_row usual() {
+    using c = exp_constants<A>;
+    exp_row row(0);
+    row.k_max_ = c::bias - c::usual_bias;
+    row.exponent = c::exponent_bias + c::usual_bias;
+    return row;
+  }
 
   // ln of the sum of exp(z), from the sum of the scaled exponentials.
   SARA_INLINE double log_sum_exp(A sum) const {
@@ -64,18 +79,62 @@ template <class A> struct exp_row {
   integer_of<A> k_max_;
 };
 
+// What a row of usual logits has instead. A kernel keeps one as a member: of what compilers take for constants they make two
+// instructions of each minimum and maximum.
+template <class A> struct usual_exp_row {
+  A none = exp_constants<A>::usual_none;   // from here on the exponential is 0: least - ln 2, where `least` is that of exp_row(-5)
+  A most = 31;                             // clamped to it: enough to be told by the sum
+  integer_of<A> exponent = exp_constants<A>::exponent_bias + exp_constants<A>::usual_bias;
+
+  // From the sum of exp_usual over a row: was its largest logit from -5 to 30? The largest term is at least the mean and at most the
+  // sum. False for NaN.
+  SARA_INLINE static bool was_usual(A sum, A columns) {
+    constexpr A one = static_cast<A>(std::uint64_t(1) << (exp_constants<A>::usual_bias - 1)) * 2;
+    return sum >= columns * (A(0.006737946999085467) * one) && sum <= A(10686474581524.463) * one;
+  }
+};
+
+// exp(x) = 2^k p, of n vectors: `rounded` holds k in its low bits, x becomes p. Each is a long chain of operations; they overlap only
+// where they are written interleaved.
+template <class V, int n> SARA_INLINE void exp_parts(V (&x)[n], V (&rounded)[n]) {
+  using A = typename V::scalar;
+  using c = exp_constants<A>;
+  V k[n], q[n];
+  written_out<n>([&](auto i)
+                     __attribute__((always_inline)) { rounded[i] = keep(mul_add(x[i], V::broadcast(c::log2_e), V::broadcast(c::magic))); });
+  written_out<n>([&](auto i) __attribute__((always_inline)) { k[i] = rounded[i] - c::magic; });
+  written_out<n>([&](auto i) __attribute__((always_inline)) { x[i] = keep(mul_add(k[i], V::broadcast(-c::ln2_high), x[i])); });
+  written_out<n>([&](auto i) __attribute__((always_inline)) { x[i] = mul_add(k[i], V::broadcast(-c::ln2_low), x[i]); });
+  constexpr int degree = sizeof c::q / sizeof(A) - 1;
+  written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = V::broadcast(c::q[degree]); });
+  written_out<degree>([&](auto d) __attribute__((always_inline)) {
+    written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = mul_add(q[i], x[i], V::broadcast(c::q[degree - 1 - d])); });
+  });
+  for (int d = 0; d < 2; ++d)
+    written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = mul_add(q[i], x[i], V::broadcast(A(1))); });
+  written_out<n>([&](auto i) __attribute__((always_inline)) { x[i] = q[i]; });
+}
+
 // exp(z) * 2^bias / 2^k_max, per lane; 0 for -inf and for what is too small, NaN for NaN.
 template <class V> SARA_INLINE V exp_scaled(const V& z, const exp_row<typename V::scalar>& row) {
   using A = typename V::scalar;
-  using c = exp_constants<A>;
   const V x = z - row.shift;
-  const V rounded = keep(mul_add(x, V::broadcast(c::log2_e), V::broadcast(c::magic)));
-  const V k = rounded - c::magic;
-  const V r = mul_add(k, V::broadcast(-c::ln2_low), keep(mul_add(k, V::broadcast(-c::ln2_high), x)));
-  const V q = horner(r, c::q);
-  const V p = mul_add(mul_add(q, r, V::broadcast(A(1))), r, V::broadcast(A(1)));
-  const V scale = V::from_bits((rounded.bits().v + row.exponent) << c::mantissa);
-  return select(x < row.least, V::broadcast(A(0)), p * scale);
+  V p[1] = {x}, rounded[1];
+  exp_parts(p, rounded);
+  const V scale = V::from_bits((rounded[0].bits().v + row.exponent) << exp_constants<A>::mantissa);
+  return select(x < row.least, V::broadcast(A(0)), p[0] * scale);
+}
+
+// exp(z) * 2^usual_bias of n vectors; 0 for -inf and for what is too small; of the order of exp(31) for more than 31; NaN, or as
+// much, for NaN.
+template <class V, int n> SARA_INLINE void exp_usual(V (&z)[n], const usual_exp_row<typename V::scalar>& row) {
+  using A = typename V::scalar;
+  V rounded[n];
+  written_out<n>([&](auto i) __attribute__((always_inline)) { z[i] = max(V::broadcast(row.none), at_most(z[i], row.most)); });
+  exp_parts(z, rounded);
+  written_out<n>([&](auto i) __attribute__((always_inline)) {
+    z[i] = z[i] * V::from_bits((rounded[i].bits().v + row.exponent) << exp_constants<A>::mantissa);
+  });
 }
 
 }   // namespace SARA_ABI

@@ -1,0 +1,107 @@
+// The exponentials of rows: of any height, whether or not their largest logit had to be found.
+#include <sara/cpu/rows.hpp>
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "catch.hpp"
+
+namespace {
+
+template <class A> struct exponentials {
+  std::vector<A> values;
+  std::vector<sara::row_sum<A>> sums;
+};
+
+// Of 8 rows; in place, nothing is taken for usual.
+template <class A> exponentials<A> exponentials_of(sara::instruction_set isa, std::vector<A> z, std::size_t columns, bool in_place) {
+  exponentials<A> got{std::vector<A>(z.size(), A(-1)), std::vector<sara::row_sum<A>>(8)};
+  const A* from[8];
+  A* to[8];
+  for (std::size_t r = 0; r < 8; ++r) {
+    from[r] = z.data() + r * columns;
+    to[r] = (in_place ? z : got.values).data() + r * columns;
+  }
+  sara::run_kernel(isa, static_cast<sara::index_t>(columns),
+                   sara::exponentials_kernel<A>{from, to, got.sums.data(), 8, static_cast<sara::index_t>(columns)});
+  if (in_place) got.values = z;
+  return got;
+}
+
+template <class Visit> void for_each_isa(Visit&& visit) {
+  for (const auto isa : {sara::instruction_set::vector128, sara::instruction_set::avx2, sara::instruction_set::avx512})
+    if (sara::is_supported(isa)) {
+      INFO(sara::name_of(isa));
+      visit(isa);
+    }
+}
+
+// Rows of normal logits, each moved so that its largest is of a height.
+template <class A> std::vector<A> rows_of_heights(std::mt19937& bits, std::size_t columns, const std::vector<A>& heights) {
+  std::normal_distribution<double> normal(0, 3);
+  std::vector<A> z(8 * columns);
+  for (std::size_t r = 0; r < 8; ++r) {
+    const auto row = z.begin() + static_cast<std::ptrdiff_t>(r * columns), end = row + static_cast<std::ptrdiff_t>(columns);
+    for (auto x = row; x != end; ++x) *x = static_cast<A>(normal(bits));
+    const A move = heights[r % heights.size()] - *std::max_element(row, end);
+    for (auto x = row; x != end; ++x) *x += move;
+  }
+  return z;
+}
+
+}   // namespace
+
+TEMPLATE_TEST_CASE("rows: a softmax has the same bits whether its row was usual or its largest logit was found", "[cpu]", float, double) {
+  std::mt19937 bits(4);
+  for_each_isa([&](sara::instruction_set isa) {
+    for (const std::size_t columns : {1, 2, 3, 7, 16, 17, 60, 64, 79, 128, 129, 257}) {
+      const auto z = rows_of_heights<TestType>(bits, columns, {TestType(3), TestType(2), TestType(26), TestType(10)});
+      const auto usual = exponentials_of(isa, z, columns, false), found = exponentials_of(isa, z, columns, true);
+      int different = 0, alike = 0;
+      for (std::size_t i = 0; i < z.size(); ++i) {
+        const auto r = i / columns;
+        different += usual.values[i] / usual.sums[r].sum != found.values[i] / found.sums[r].sum;
+        alike += usual.values[i] == found.values[i];
+      }
+      INFO(columns << " columns");
+      CHECK(different == 0);
+      CHECK(alike == 0);   // it was another power of two: both ways were gone
+      for (std::size_t r = 0; r < 8; ++r) {
+        const double one = usual.sums[r].peak.log_sum_exp(usual.sums[r].sum), other = found.sums[r].peak.log_sum_exp(found.sums[r].sum);
+        CHECK(std::abs(one - other) <= 1e-14 * (1 + std::abs(other)));
+      }
+    }
+  });
+}
+
+TEMPLATE_TEST_CASE("rows: logits of any height, side by side", "[cpu]", float, double) {
+  using A = TestType;
+  std::mt19937 bits(5);
+  const std::vector<std::vector<A>> groups = {{A(-4.9), A(-5.1)},       {A(29.9), A(30.1), A(31.5)}, {A(3), A(-300), A(88), A(3e4)},
+                                              {A(65), A(96), A(120)},   {A(-1e5), A(1e5)},           {A(200), A(250), A(255), A(257)},
+                                              {A(-20), A(-90), A(-200)}};
+  for_each_isa([&](sara::instruction_set isa) {
+    for (const std::size_t columns : {1, 5, 16, 60, 64, 129})
+      for (const auto& heights : groups)
+        for (const bool in_place : {false, true}) {
+          const auto z = rows_of_heights<A>(bits, columns, heights);
+          const auto got = exponentials_of(isa, z, columns, in_place);
+          double worst = 0;
+          for (std::size_t r = 0; r < 8; ++r) {
+            long double sum = 0;
+            for (std::size_t e = 0; e < columns; ++e)
+              sum += std::exp(static_cast<long double>(z[r * columns + e]) - static_cast<long double>(z[r * columns]));
+            for (std::size_t e = 0; e < columns; ++e) {
+              const long double want =
+                  std::exp(static_cast<long double>(z[r * columns + e]) - static_cast<long double>(z[r * columns])) / sum;
+              const long double p = static_cast<long double>(got.values[r * columns + e]) / static_cast<long double>(got.sums[r].sum);
+              const double error = static_cast<double>(std::abs(p - want) / want) / static_cast<double>(std::numeric_limits<A>::epsilon());
+              if (!(error <= worst)) worst = error;
+            }
+          }
+          INFO(columns << " columns, first height " << heights[0] << (in_place ? ", in place" : ""));
+          CHECK(worst <= 4);
+        }
+  });
+}
