@@ -14,18 +14,25 @@ constexpr double inf = std::numeric_limits<double>::infinity(), not_a_number = s
 
 std::set<std::size_t> counts_of(std::size_t experts) {
   std::set<std::size_t> all;
-  for (const std::size_t k : {std::size_t{1}, std::size_t{2}, std::size_t{3}, std::size_t{8}, experts / 2, experts})
+  for (const std::size_t k : {std::size_t{1}, std::size_t{2}, std::size_t{3}, std::size_t{4}, std::size_t{8}, std::size_t{10},
+                              std::size_t{16}, std::size_t{17}, experts / 2, experts})
     if (k >= 1 && k <= experts) all.insert(k);
   return all;
 }
 
-// Rows of scores: plain, with ties everywhere, equal, rising, falling, of few numbers, and with what compares badly.
+// Rows of scores: plain, apart in their last bits only, with ties everywhere, equal, rising, falling, of few numbers, and with what compares badly.
 std::vector<double> rows_of_scores(oracle::source& from, std::size_t experts) {
   std::vector<double> all;
   const auto add = [&](auto&& value) {
     for (std::size_t e = 0; e < experts; ++e) all.push_back(value(static_cast<double>(e)));
   };
   for (int i = 0; i < 3; ++i) add([&](double) { return from.normal(2); });
+  const auto close = [&] { return 1 + std::ldexp(static_cast<double>(from.below(64)), -23); };
+  add([&](double) { return close(); });
+  add([&](double) { return -close(); });
+  add([&](double e) { return e < 7 ? 100 + e : close(); });    // so that the eighth is in doubt
+  add([&](double e) { return e < 7 ? close() : -100 - e; });   // and the first seven
+  add([&](double e) { return std::ldexp(close(), -140) * e; });
   add([&](double) { return std::round(from.normal(2)); });
   add([&](double) { return static_cast<double>(from.below(2)); });
   add([](double) { return 0.5; });

@@ -1,8 +1,17 @@
 // top_k and its backward on the CPU.
 //
-// A score and its index make one integer key, so that the largest key is the best expert: higher score first, then lower index. The
-// keys of a row are the leaves of a tournament whose inner nodes hold the larger of two: k times the root is taken, its leaf emptied,
-// and its path to the root played again. No branch depends on the data, and any k up to all experts costs k log2(experts).
+// A score and its index make one integer key, so that the largest key is the best expert: higher score first, then lower index. Two
+// ways lead from the keys of a row to the k largest:
+//
+// Networks, for fp32 arithmetic and k <= 16 (top_k/cpu.hpp: best_of_columns). The lanes of a vector are four tokens by some columns;
+// each lane keeps the best of its columns in order, by sorting networks over whole vectors, and the lanes of a token are merged at
+// last. Score and index share 32 bits: where the score's own low bits then decide (never for 16-bit storage, rarely otherwise), the
+// token is done again by a tournament.
+//
+// A tournament, for any type and k. Its leaves are a row's keys, its inner nodes hold the larger of two: k times the root is taken, its
+// leaf emptied, and its path to the root played again: k log2(experts) steps.
+//
+// No branch depends on the data but that last one.
 #pragma once
 
 #include <bit>
@@ -14,23 +23,12 @@
 namespace sara {
 inline namespace SARA_ABI {
 
-// All bits where a comparison of integers holds, none where it does not; of vectors it is that already.
-template <class B, class Comparison> SARA_INLINE void mask_of(const Comparison& holds, B& mask) {
-  if constexpr (std::is_integral_v<B>) {
-    mask = -static_cast<B>(holds);
-  } else {
-    mask = holds;
-  }
-}
-
-// Bits of a float in the order of their values: NaN below -inf, and -0 equal to +0. For integers or vectors of them, by masks: a
-// branch on a logit's sign would be wrong every other time.
+// Bits of a float in the order of their values: NaN below -inf, and -0 equal to +0. For integers or vectors of them; without a branch
+// on a logit's sign, which would be wrong every other time.
 template <int sign_bit, class B> SARA_INLINE void order_bits(B& bits, const B& least, const B& all_but_sign, const B& infinity) {
-  B is_minus_zero, is_nan;
-  mask_of(bits == ~all_but_sign, is_minus_zero);
-  mask_of((bits & all_but_sign) > infinity, is_nan);
-  const B ordered = bits ^ ((bits >> sign_bit) & all_but_sign);
-  bits = (least & is_nan) | (ordered & ~is_nan & ~is_minus_zero);
+  const B ordered = bits ^ ((bits >> sign_bit) & all_but_sign), zero{};
+  const B of_numbers = bits == ~all_but_sign ? zero : ordered;
+  bits = (bits & all_but_sign) > infinity ? least : of_numbers;
 }
 
 // One of two, by a mask for the same reason.
@@ -96,11 +94,145 @@ template <class A> struct top_k_scratch {
   }
 };
 
-// Rows [begin, end).
-template <class T, class V, class I> struct top_k_kernel {
-  using arithmetic = double;   // vectors hold 64-bit keys
+// Comparisons (first, second) that sort `size` keys, the largest first: Batcher's odd-even merge sort. And those that sort what falls
+// and then rises: the second half of a bitonic sort.
+template <int size> struct sorting_network {
+  struct comparison {
+    int first, second;
+  };
+  struct list {
+    comparison all[size * size];
+    int count;
+  };
+  static constexpr list sort = [] {
+    list l{};
+    for (int p = 1; p < size; p *= 2)
+      for (int d = p; d >= 1; d /= 2)
+        for (int j = d % p; j + d < size; j += 2 * d)
+          for (int i = j; i < std::min(j + d, size - d); ++i)
+            if (i / (2 * p) == (i + d) / (2 * p)) l.all[l.count++] = {i, i + d};
+    return l;
+  }();
+  static constexpr list merge = [] {
+    list l{};
+    for (int d = size / 2; d >= 1; d /= 2)
+      for (int i = 0; i < size; ++i)
+        if ((i & d) == 0) l.all[l.count++] = {i, i + d};
+    return l;
+  }();
+};
+
+// 32-bit keys in a vector: four tokens in each 16 bytes, for as many columns as there are 16 bytes.
+template <int bytes> struct key_lanes {
+  using integers = typename simd<float, bytes>::integers;
+  static constexpr int lanes = bytes / 4, columns = lanes / 4;
+  integers v;
+
+  SARA_INLINE friend key_lanes larger(const key_lanes& a, const key_lanes& b) { return {a.v > b.v ? a.v : b.v}; }
+  SARA_INLINE friend key_lanes smaller(const key_lanes& a, const key_lanes& b) { return {a.v > b.v ? b.v : a.v}; }
+
+  // Of each 16 bytes: the low or high halves of two vectors, interleaved by pieces of `step` lanes.
+  template <int step, bool high> SARA_INLINE static key_lanes interleaved(const key_lanes& a, const key_lanes& b) {
+    return shuffled(a, b, [](int lane) {
+      return lane / 4 * 4 + (high ? 2 : 0) + lane % 4 / (2 * step) * step + lane % step + lane / step % 2 * lanes;
+    });
+  }
+  // The lanes `distance` away, both ways.
+  template <int distance> SARA_INLINE key_lanes exchanged() const {
+    return shuffled(*this, *this, [](int lane) { return lane ^ distance; });
+  }
+};
+
+// The largest keys of four rows, a token in each lane of 16 bytes.
+template <int bytes, int best> struct best_keys {
+  using L = key_lanes<bytes>;
+
+  L list[best];   // in order, the largest first
+  L next;         // the largest that is not among them
+  L scores;       // has every bit that a score has
+
+  // Keys are a score's bits above those of `index_bits`, and there the inverted index. Columns come by chunks of as many as a vector
+  // has lanes: four vectors of keys once the four rows are transposed in their 16 bytes.
+  template <class T> SARA_INLINE void take(const T* const (&row)[rows_at_once], index_t experts, std::int32_t index_bits) {
+    using integers = typename L::integers;
+    constexpr int chunks_at_once = best / 4;
+    constexpr std::int32_t none = std::numeric_limits<std::int32_t>::min();
+    const integers numbers = __builtin_convertvector(lane_numbers<simd<float, sizeof(integers)>>().v, integers);
+    written_out<best>([&](auto i) __attribute__((always_inline)) { list[i] = {integers{} + none}; });
+    next = {integers{} + none};
+    scores = {integers{}};
+    for (index_t e = 0; e < experts; e += chunks_at_once * L::lanes) {
+      L chunk[best];
+      written_out<chunks_at_once>([&](auto c) __attribute__((always_inline)) {
+        const index_t first = e + c * L::lanes, from = std::min(first, experts - L::lanes);   // the last one overlaps the one before it
+        L key[4];
+        const integers inverted = index_bits - (numbers + static_cast<std::int32_t>(from));
+        each_row([&](auto r) __attribute__((always_inline)) {
+          integers bits = load<simd<float, sizeof(integers)>>(row[r] + from).bits().v;
+          order_bits<31, integers>(bits, integers{} + (none + 1), integers{} + std::numeric_limits<std::int32_t>::max(),
+                                   integers{} + 0x7f800000);
+          scores.v |= bits;
+          key[r].v = (bits & ~index_bits) | inverted;
+          if (from < first)
+            key[r].v = numbers < static_cast<std::int32_t>(std::min<index_t>(first - from, L::lanes)) ? integers{} + none : key[r].v;
+        });
+        const L low01 = L::template interleaved<1, false>(key[0], key[1]), low23 = L::template interleaved<1, false>(key[2], key[3]);
+        const L high01 = L::template interleaved<1, true>(key[0], key[1]), high23 = L::template interleaved<1, true>(key[2], key[3]);
+        chunk[4 * c + 0] = L::template interleaved<2, false>(low01, low23);
+        chunk[4 * c + 1] = L::template interleaved<2, true>(low01, low23);
+        chunk[4 * c + 2] = L::template interleaved<2, false>(high01, high23);
+        chunk[4 * c + 3] = L::template interleaved<2, true>(high01, high23);
+      });
+      sort(chunk);
+      L turned[best];
+      written_out<best>([&](auto i) __attribute__((always_inline)) { turned[i] = chunk[best - 1 - i]; });
+      merge(turned);
+    }
+    // A lane has a part of a token's columns: every lane of the token comes to have the best of all.
+    if constexpr (L::lanes >= 16) merge_lanes<8>();
+    if constexpr (L::lanes >= 8) merge_lanes<4>();
+  }
+
+ private:
+  SARA_INLINE static void compare(L& a, L& b) {
+    const L first = larger(a, b);
+    b = smaller(a, b);
+    a = first;
+  }
+  SARA_INLINE static void sort(L (&list)[best]) {
+    using network = sorting_network<best>;
+    written_out<network::sort.count>([&](auto c) __attribute__((always_inline)) {
+      compare(list[network::sort.all[c].first], list[network::sort.all[c].second]);
+    });
+  }
+  // To one sorted list another, whose order is turned round: the better of each pair are the best of both, falling and then rising.
+  SARA_INLINE void merge(const L (&turned)[best]) {
+    using network = sorting_network<best>;
+    written_out<best>([&](auto i) __attribute__((always_inline)) {
+      next = larger(next, smaller(list[i], turned[i]));
+      list[i] = larger(list[i], turned[i]);
+    });
+    written_out<network::merge.count>([&](auto c) __attribute__((always_inline)) {
+      compare(list[network::merge.all[c].first], list[network::merge.all[c].second]);
+    });
+  }
+  template <int distance> SARA_INLINE void merge_lanes() {
+    L other[best];
+    written_out<best>([&](auto i) __attribute__((always_inline)) { other[i] = list[best - 1 - i].template exchanged<distance>(); });
+    next = larger(next, next.template exchanged<distance>());
+    merge(other);
+  }
+};
+
+// The most of a row's keys that networks hold: the vectors of two such lists live in registers.
+inline constexpr int most_by_network = 16;
+inline constexpr index_t most_experts_by_network = 4096;   // so that a score keeps 20 bits of a key
+
+// Rows [begin, end). `best`: how many of a row's best are kept by networks (at least k, a power of two); 0: by tournaments.
+template <class T, class V, class I, int best> struct top_k_kernel {
+  using arithmetic = std::conditional_t<best == 0, double, float>;   // vectors of 64-bit keys, or of 32-bit keys
   using A = arithmetic_t<T>;
-  using keys = top_k_keys<A>;
+  using tree_keys = top_k_keys<A>;
 
   top_k_inputs<T, V> in;
   top_k_outputs<T, I> out;
@@ -109,37 +241,79 @@ template <class T, class V, class I> struct top_k_kernel {
   top_k_scratch<A> scratch;
 
   template <int bytes> SARA_INLINE void run() const {
-    const A times = static_cast<A>(options.scale);
     for (index_t t = begin; t < end; t += rows_at_once) {
       const int count = static_cast<int>(std::min<index_t>(end - t, rows_at_once));
-      for (int r = 0; r < count; ++r) build<bytes>(scratch.tree[r], in.scores.row(t + r), in.scores.columns());
-      A sum[rows_at_once] = {};
-      for (index_t i = 0; i < k; ++i) {
-        // One step of each tournament in turn: each is a chain of loads, and the chains overlap.
-        index_t chosen[rows_at_once];
-        each_row([&](auto r) __attribute__((always_inline)) { chosen[r] = r < count ? take_best(scratch.tree[r]) : 0; });
-        for (int r = 0; r < count; ++r) {
-          const index_t e = chosen[r];
-          if (out.indices.data()) out.indices(t + r, i) = static_cast<I>(e);
-          if (!out.weights.data()) continue;
-          const A v = in.values.data() ? static_cast<A>(load_value(in.values(t + r, e))) : load_value(in.scores(t + r, e));
-          out.weights(t + r, i) = v;
-          sum[r] += v;
-        }
-      }
-      for (int r = 0; out.weights.data() && r < count; ++r)
-        for (index_t i = 0; i < k; ++i) {
-          A& w = out.weights(t + r, i);
-          if (options.renormalize) w = sum[r] != 0 ? w / sum[r] : A(0);
-          w *= times;
-        }
+      if constexpr (best > 0 && bytes >= 16)
+        by_networks<bytes>(t, count);
+      else
+        by_tournaments<bytes>(t, count);
     }
   }
 
  private:
-  template <int bytes> SARA_INLINE void build(const keys& tree, const T* scores, index_t experts) const {
-    for (index_t e = experts; e < scratch.leaves; ++e) tree.set(e, keys::none);
-    constexpr bool by_vectors = std::is_same_v<keys, narrow_keys> && bytes > 16;   // 128-bit code may lack 64-bit comparisons
+  // One slot of a token: its index, and its value as the weight. Adds that to `sum`.
+  SARA_INLINE void choose(index_t t, index_t i, index_t e, A& sum) const {
+    if (out.indices.data()) out.indices(t, i) = static_cast<I>(e);
+    if (!out.weights.data()) return;
+    const A v = in.values.data() ? static_cast<A>(load_value(in.values(t, e))) : load_value(in.scores(t, e));
+    out.weights(t, i) = v;
+    sum += v;
+  }
+  SARA_INLINE void finish(index_t t, A sum) const {
+    if (!out.weights.data() || (!options.renormalize && options.scale == 1)) return;
+    const A times = static_cast<A>(options.scale);
+    for (index_t i = 0; i < k; ++i) {
+      A& w = out.weights(t, i);
+      if (options.renormalize) w = sum != 0 ? w / sum : A(0);
+      w *= times;
+    }
+  }
+
+  template <int bytes> SARA_INLINE void by_tournaments(index_t t, int count) const {
+    for (int r = 0; r < count; ++r) build<bytes>(scratch.tree[r], in.scores.row(t + r), in.scores.columns());
+    A sum[rows_at_once] = {};
+    for (index_t i = 0; i < k; ++i) {
+      // One step of each tournament in turn: each is a chain of loads, and the chains overlap.
+      index_t chosen[rows_at_once];
+      each_row([&](auto r) __attribute__((always_inline)) { chosen[r] = r < count ? take_best(scratch.tree[r]) : 0; });
+      for (int r = 0; r < count; ++r) choose(t + r, i, chosen[r], sum[r]);
+    }
+    for (int r = 0; r < count; ++r) finish(t + r, sum[r]);
+  }
+
+  template <int bytes> SARA_INLINE void by_networks(index_t t, int count) const {
+    const index_t experts = in.scores.columns();
+    const auto index_bits = static_cast<std::int32_t>(std::bit_ceil(static_cast<std::uint32_t>(experts)) - 1);
+    const T* row[rows_at_once];
+    each_row([&](auto r) __attribute__((always_inline)) { row[r] = in.scores.row(t + (r < count ? r() : 0)); });
+
+    best_keys<bytes, best> keys;
+    keys.take(row, experts, index_bits);
+
+    // Two keys of one score that differ in bits that did not fit are in no known order.
+    std::int32_t bits[bytes / 4], all_bits = 0;
+    std::memcpy(bits, &keys.scores.v, sizeof bits);
+    for (const std::int32_t each : bits) all_bits |= each;
+    std::int32_t key[best + 1][4];
+    for (int i = 0; i < best; ++i) std::memcpy(key[i], &keys.list[i].v, sizeof key[i]);
+    std::memcpy(key[best], &keys.next.v, sizeof key[best]);
+    for (int r = 0; r < count; ++r) {
+      bool in_order = true;
+      if (all_bits & index_bits)
+        for (index_t i = 0; i < k; ++i) in_order &= (key[i][r] & ~index_bits) != (key[i + 1][r] & ~index_bits);
+      if (!in_order) {
+        by_tournaments<bytes>(t + r, 1);
+        continue;
+      }
+      A sum = 0;
+      for (index_t i = 0; i < k; ++i) choose(t + r, i, ~key[i][r] & index_bits, sum);
+      finish(t + r, sum);
+    }
+  }
+
+  template <int bytes> SARA_INLINE void build(const tree_keys& tree, const T* scores, index_t experts) const {
+    for (index_t e = experts; e < scratch.leaves; ++e) tree.set(e, tree_keys::none);
+    constexpr bool by_vectors = std::is_same_v<tree_keys, narrow_keys> && bytes > 16;   // 128-bit code may lack 64-bit comparisons
     if constexpr (by_vectors) {
       using S = simd<float, bytes / 2>;   // a vector of keys holds half as many scores
       using K = simd<double, bytes>;      // 64-bit lanes
@@ -176,21 +350,21 @@ template <class T, class V, class I> struct top_k_kernel {
           continue;
         }
       }
-      for (index_t i = 0; i < half; ++i) tree.set(parents + i, keys::better(tree[level + i], tree[level + half + i]));
+      for (index_t i = 0; i < half; ++i) tree.set(parents + i, tree_keys::better(tree[level + i], tree[level + half + i]));
     }
   }
 
   // The index at the root; its leaf is emptied.
-  SARA_INLINE index_t take_best(const keys& tree) const {
-    const index_t e = keys::index(tree[2 * scratch.leaves - 2]);
+  SARA_INLINE index_t take_best(const tree_keys& tree) const {
+    const index_t e = tree_keys::index(tree[2 * scratch.leaves - 2]);
     index_t at = e, level = 0;
-    typename keys::type best = keys::none;
-    tree.set(at, best);
+    typename tree_keys::type winner = tree_keys::none;
+    tree.set(at, winner);
     for (index_t half = scratch.leaves / 2; half > 0; half /= 2) {
-      best = keys::better(best, tree[level + (at ^ half)]);
+      winner = tree_keys::better(winner, tree[level + (at ^ half)]);
       level += 2 * half;
       at &= half - 1;
-      tree.set(level + at, best);
+      tree.set(level + at, winner);
     }
     return e;
   }
@@ -222,10 +396,20 @@ void top_k_into(const cpu_executor& given, const top_k_inputs<T, V>& in, const t
   const top_k_scratch<arithmetic_t<T>>* const scratch = take_scratch<top_k_scratch<arithmetic_t<T>>>(carve, thread_limit(exec), experts);
   if (!out.indices.given() && !out.weights.given()) return;
 
-  const row_blocks blocks(tokens, experts);
-  run_blocks(exec, worth_workers(exec, tokens * experts * 2), blocks.count, [&](index_t block, int worker) {
-    run_kernel(isa, experts, top_k_kernel<T, V, I>{in, out, options, k, blocks.begin(block), blocks.end(block), scratch[worker]});
-  });
+  const auto run = [&](auto best) {
+    const row_blocks blocks(tokens, experts);
+    run_blocks(exec, worth_workers(exec, tokens * experts * 2), blocks.count, [&](index_t block, int worker) {
+      run_kernel(isa, experts, top_k_kernel<T, V, I, best>{in, out, options, k, blocks.begin(block), blocks.end(block), scratch[worker]});
+    });
+  };
+  // Tournaments where a key has no room for index and score, or vectors no room for the best.
+  if constexpr (!std::is_same_v<arithmetic_t<T>, double>)
+    if (k <= most_by_network && experts <= most_experts_by_network) {
+      if (k <= 4) return run(std::integral_constant<int, 4>{});
+      if (k <= 8) return run(std::integral_constant<int, 8>{});
+      return run(std::integral_constant<int, most_by_network>{});
+    }
+  run(std::integral_constant<int, 0>{});
 }
 
 // Contract and formulas: sara/top_k.hpp. Plain code: it touches k entries a row and clears the rest.
