@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "copy.hpp"
+#include "placement.hpp"
 
 namespace benchmarks {
 
@@ -23,9 +24,14 @@ struct cpu_case {
   threading threads = threading::pool;
 
   int count() const { return threads == threading::one ? 1 : 2; }
+  // Also places the threads.
   sara::cpu_executor executor() const {
     sara::cpu_executor exec{.threads = count(), .isa = isa};
     if (threads == threading::pool) exec.pool = sara::parallel_for(two_threads());
+    if (threads == threading::spawned)
+      let_caller_roam();
+    else
+      part_threads();
     return exec;
   }
 };
@@ -92,6 +98,8 @@ inline void add_copies(const std::vector<std::size_t>& footprints) {
                       static_cast<double>(bytes) * 1e-6, threads);
         add(name, [=](benchmark::State& state) {
           const copy_buffers buffers(bytes);
+          buffers.run(kind, threads);
+          part_threads();
           for (auto _ : state) buffers.run(kind, threads);
           state.counters["bytes/s"] =
               benchmark::Counter(static_cast<double>(buffers.bytes()), benchmark::Counter::kIsIterationInvariantRate);

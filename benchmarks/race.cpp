@@ -3,8 +3,9 @@
 //   benchmark_race [--rounds=60] [--quick]
 //
 // A round gives each contestant one turn, in an order that rotates. A turn is: a pause in which the threads that other libraries
-// leave spinning fall asleep, one run to warm up, then timed runs for 10 ms. Before and after it a control loop of fixed work
-// runs on two threads; where the control was slow a core was missing, and the turn is dropped. Figures are medians of the turns
+// leave spinning fall asleep, one run to warm up, then timed runs for 10 ms, the caller's thread on one processor and all others on
+// the rest (placement.hpp). Before and after it a control loop of fixed work runs on two threads; where the control was slow a core
+// was missing, and the turn is dropped. Figures are medians of the turns
 // that are left; where those are fewer than a third of the rounds, up to twice as many rounds follow. Each contestant's result is
 // held against the double oracle before anything is timed; one that is wrong is shown and not timed.
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <thread>
 
 #include "copy.hpp"
+#include "placement.hpp"
 #include "race/contestant.hpp"
 #include "random_data.hpp"
 
@@ -30,16 +32,20 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
-// A fixed amount of arithmetic on each of two threads, in registers: how long it takes says whether both cores are there.
+// A fixed amount of arithmetic on each of two threads, in registers: how long it takes says whether both cores are there, and whole.
+// The chains are independent and more than one can fill: whoever shares a core's units with us shows.
 double control() {
   auto task = [](int worker) {
-    std::uint64_t x = 88172645463325252u + static_cast<std::uint64_t>(worker);
-    for (int i = 0; i < 600000; ++i) {
-      x ^= x << 13;
-      x ^= x >> 7;
-      x ^= x << 17;
-    }
-    asm volatile("" : : "r"(x));   // it is wanted
+    constexpr int chains = 8;
+    std::uint64_t x[chains];
+    for (int c = 0; c < chains; ++c) x[c] = 88172645463325252u + static_cast<std::uint64_t>(worker * chains + c);
+    for (int i = 0; i < 200000; ++i)
+      for (int c = 0; c < chains; ++c) {
+        x[c] ^= x[c] << 13;
+        x[c] ^= x[c] >> 7;
+        x[c] ^= x[c] << 17;
+      }
+    for (const std::uint64_t& each : x) asm volatile("" : : "r"(each));   // they are wanted
   };
   const double begin = now();
   benchmarks::two_threads()(2, sara::worker_task(task));
@@ -67,8 +73,10 @@ struct turn {
 };
 
 turn take_turn(const contestant& c) {
+  benchmarks::part_threads();
   std::this_thread::sleep_for(std::chrono::milliseconds(15));
   const double before = controls.run();
+  if (c.spawns) benchmarks::let_caller_roam();
   c.run();
   int runs = 0;
   const double begin = now();
@@ -77,6 +85,7 @@ turn take_turn(const contestant& c) {
     ++runs;
   } while (now() - begin < 0.01);
   const double seconds = (now() - begin) / runs;
+  benchmarks::part_threads();
   std::this_thread::sleep_for(std::chrono::milliseconds(15));
   return {seconds, std::max(before, controls.run())};
 }
@@ -188,6 +197,18 @@ bool loss_heat(const routing_shape& shape, int rounds) {
          run_heat("Loss and gradient, fp32, " + text(shape) + copied, static_cast<double>(shape.elements()), "Gelem/s", 1e-9, all, rounds);
 }
 
+// One more expert than fills vectors: what it costs an element.
+bool odd_heat(index_t experts, index_t round_experts, int rounds) {
+  std::vector<contestant> all;
+  const routing_problem round = make_problem({1, 8, 1024, round_experts}), odd = make_problem({1, 8, 1024, experts});
+  for (const routing_problem* p : {&round, &odd}) {
+    all.push_back(sara_contestants(*p).front());
+    all.back().name += ", " + text(p->shape);
+  }
+  return run_heat("Experts that fill no whole vectors: " + std::to_string(experts) + " and " + std::to_string(round_experts), 8.0 * 1024,
+                  "Mtoken/s", 1e-6, all, rounds);
+}
+
 bool top_k_heat(index_t tokens, index_t experts, index_t k, int rounds) {
   const top_k_problem p = make_problem(tokens, experts, k);
   std::vector<contestant> all = sara_contestants(p);
@@ -217,6 +238,8 @@ int main(int argc, char** argv) {
   right &= race::top_k_heat(8192, 128, 8, rounds);
   right &= race::top_k_heat(8192, 64, 6, rounds);
   right &= race::top_k_heat(8192, 256, 8, rounds);
+  for (const auto& [experts, round_experts] : {std::pair<int, int>{60, 64}, {129, 128}, {257, 256}, {385, 384}})
+    right &= race::odd_heat(experts, round_experts, rounds);
   std::string others = "no other library was found";
 #ifdef SARA_RACE_LIBTORCH
   others = race::libtorch_version();

@@ -117,7 +117,7 @@ figure() { awk -F ' *[|] *' -v row="$2" -v column="$3" '$2 == row { print $colum
 times_of_sara() { awk -F ' *[|] *' -v heat="$1" -v row="$2" '/^###/ { inside = index($0, heat) } inside && $2 == row { print $9; exit }' "$parts/race"; }
 isa=$(awk -F / '/^[|] js_routing.fp32.8x1024x128.accumulate/ && $5 !~ /^eigen/ { print $5; exit }' "$parts/js_routing")
 target() { printf '| %s | %s | %s |\n' "$1" "$2" "${3:-not measured}"; }
-ratio() { awk -v a="${1:-0}" -v b="${2:-0}" 'BEGIN { if (a > 0 && b > 0) printf "%.2f", a / b }'; }
+ratio() { awk -v a="${1:-0}" -v b="${2:-0}" 'BEGIN { if (a > 0 && b > 0) printf "%.3f", a / b }'; }
 us() { figure js_routing "js_routing/$1/overwrite/$isa/threads:2" 3; }
 rate() { figure js_routing "js_routing/$1/$isa/threads:2" 4; }
 
@@ -177,8 +177,10 @@ END
   fi
   for pair in 60/64 129/128 257/256 385/384; do
     odd=${pair%/*} round=${pair#*/}
-    target "time an element, $pair experts (at most)" 1.25 \
-      "$(ratio "$(ratio "$(us fp32/8x1024x"$odd")" "$odd")" "$(ratio "$(us fp32/8x1024x"$round")" "$round")")"
+    times=''
+    [[ ! -s $parts/race ]] || times=$(times_of_sara ": $odd and $round" "sara, loss and gradient, 8x1024x$odd")
+    [[ -n $times ]] || times=$(ratio "$(us fp32/8x1024x"$odd")" "$(us fp32/8x1024x"$round")")
+    target "time an element, $pair experts (at most)" 1.25 "$(ratio "$times" "$(ratio "$odd" "$round")")"
   done
   if [[ -s $parts/race ]]; then
     printf '\n## The race\n\nTurn by turn in one process; medians of the turns in which both cores were there (benchmarks/race.cpp says how). The last column is the time by the first row'"'"'s.\n'

@@ -22,6 +22,7 @@ struct contestant {
   std::string name;
   std::function<void()> run;
   std::function<errors()> check;
+  bool spawns = false;   // its threads, anew in every run
 };
 
 // Loss and gradient of fp32 logits [sequences, length, experts]; also what the softmax alone is timed and checked on.

@@ -30,7 +30,8 @@ template <class Executor> contestant fused_loss(const std::string& name, const E
           },
           [=, &p] {
             return errors{largest_error(r->loss, {p.want.loss}), largest_error(r->gradient, p.want.grad)};
-          }};
+          },
+          false};
 }
 
 sara::cpu_executor pooled() {
@@ -47,6 +48,7 @@ std::vector<contestant> sara_contestants(const routing_problem& p) {
   std::vector<contestant> all;
   all.push_back(fused_loss("sara, loss and gradient", exec, p));
   all.push_back(fused_loss("sara, loss and gradient, spawning its threads", sara::cpu_executor{.threads = 2}, p));
+  all.back().spawns = true;
   all.push_back(fused_loss("sara, loss and gradient, Eigen executor (one thread)", sara::eigen_executor{}, p));
 
   const auto probs = std::make_shared<std::vector<float>>(p.logits.size(), 1.0f);
