@@ -16,9 +16,23 @@ TEST_CASE("errors: one type, which the standard's handlers catch too, and the ca
   CHECK(text == "sara::call: logits is wrong");
 }
 
-TEST_CASE("errors: shapes as text", "[core]") {
+TEST_CASE("errors: sentences of text, numbers and shapes", "[core]") {
   const sara::index_t extents[] = {2, 5, std::int64_t{1} << 33};
-  CHECK(sara::shape_text(extents, 3) == "[2, 5, 8589934592]");
-  CHECK(sara::shape_text(extents, 1) == "[2]");
-  CHECK(sara::shape_text(extents, 0) == "[]");
+  CHECK(std::string(sara::sentence().shape(extents, 3).text()) == "[2, 5, 8589934592]");
+  CHECK(std::string(sara::sentence().shape(extents, 0).text()) == "[]");
+  sara::sentence s("row ");
+  s << std::int16_t{-3} << " of " << std::size_t{7} << " has " << 0.25 << ", ";
+  s.shape(extents, 1);
+  CHECK(std::string(s.text()) == "row -3 of 7 has 0.25, [2]");
+  CHECK(std::string((sara::sentence("logits") << ": " << s).text()) == "logits: row -3 of 7 has 0.25, [2]");
+}
+
+TEST_CASE("errors: a sentence too long is cut, not overrun", "[core]") {
+  const std::string name(300, 'a');
+  sara::sentence s;
+  for (int i = 0; i < 5; ++i) s << name.c_str() << i;
+  const std::string text = s.text();
+  CHECK(text.size() < 700);
+  CHECK(text.substr(0, 301) == name + "0");
+  CHECK(text == (sara::sentence() << s << "more").text());
 }

@@ -3,6 +3,6 @@ execute_process(COMMAND ${PROGRAM} RESULT_VARIABLE result ERROR_VARIABLE sentenc
 if(NOT result MATCHES "abort|ABRT|^134$")
   message(SEND_ERROR "did not abort, but: ${result}")
 endif()
-if(NOT sentence MATCHES "^sara::js_routing_into: grad_logits [^\n]*\\[1, 2, 2\\][^\n]*\\[1, 1, 2\\]\n$")
+if(NOT sentence MATCHES "^sara::js_routing_into: grad_logits [^\n]*\\[1, 2, 2\\][^\n]*\\[1, 1, 2\\] \\([^\n]*\\)\n$")
   message(SEND_ERROR "stderr is: ${sentence}")
 endif()

@@ -1,8 +1,8 @@
 # cmake -DNM=<nm> -DOBJDUMP=<objdump> -DOBJECT=<object file> -DABI=<its inline namespace> -P symbols.cmake
 #
 # Of symbols with one name the linker keeps one body, whichever comes first. So the weak symbols of the library's functions must
-# stand in the namespace of the object's own flags, and the few that do not (an exception class's destructor) must hold no code
-# that a machine of the baseline cannot run.
+# stand in the namespace of the object's own flags, it must leave none of the standard library's behind, and the few that are neither
+# (an exception class's destructor) must hold no code that a machine of the baseline cannot run.
 cmake_minimum_required(VERSION 3.25)
 
 execute_process(COMMAND ${NM} --defined-only --demangle ${OBJECT} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
@@ -22,9 +22,9 @@ endif()
 string(REPLACE ";" "," symbols "${symbols}")
 string(REPLACE "\n" ";" symbols "${symbols}")
 foreach(symbol IN LISTS symbols)
-  if(symbol MATCHES " [WVu] (.*sara::.*)$")
+  if(symbol MATCHES " [WVu] (.*)$")
     set(name ${CMAKE_MATCH_1})
-    if(NOT name MATCHES "${ABI}" AND NOT name MATCHES "^(vtable for |typeinfo (name )?for )?sara::(invalid_argument|cuda_error)(::|$)")
+    if(NOT name MATCHES "${ABI}" AND NOT name MATCHES "^(vtable for |typeinfo (name )?for )?sara::(invalid_argument|cuda_error)(::|$)" AND NOT name MATCHES "^DW[.]ref[.]")
       message(SEND_ERROR "weak and outside of ${ABI}: ${name}")
     endif()
   endif()

@@ -9,22 +9,42 @@
 namespace sara {
 inline namespace SARA_ABI {
 
+// What the other arguments of a batch are held to.
+struct batch_extents {
+  index_t layers, tokens, experts;   // of the logits
+  sequences_view sequences;
+};
+
 // The name of a call, and the checks it makes of its arguments.
 struct call_checks {
   const char* function;
+  const batch_extents* batch = nullptr;   // told with a wrong shape: the argument at fault may be one of these
 
-  // One sentence: "<argument> must be [a, b, c] = [1, 5, 4], but is [1, 4, 4]".
-  [[noreturn, gnu::cold, gnu::noinline]] void wrong_shape(const std::string& argument, const char* axes, const index_t* expected,
+  // One sentence: "anchors must have shape [layers, sequences, experts] = [1, 1, 4], but has [1, 2, 4] (logits: ..., sequences: ...)".
+  [[noreturn, gnu::cold, gnu::noinline]] void wrong_shape(const sentence& argument, const char* axes, const index_t* expected,
                                                           const index_t* found, int rank) const {
-    fail(function, argument + " must have shape " + axes + " = " + shape_text(expected, rank) + ", but has " + shape_text(found, rank));
+    sentence s;
+    s << argument << " must have shape " << axes << " = ";
+    s.shape(expected, rank) << ", but has ";
+    s.shape(found, rank);
+    if (batch) {
+      const index_t logits[] = {batch->layers, batch->tokens, batch->experts};
+      s << " (logits: [layers, tokens, experts] = ";
+      s.shape(logits, 3) << ", sequences: " << batch->sequences.sequences();
+      if (batch->sequences.layout() == token_layout::packed)
+        s << ", packed by " << batch->sequences.offsets().size() << " offsets)";
+      else
+        s << " of " << batch->sequences.length() << " tokens)";
+    }
+    fail(function, s);
   }
 
-  void require(bool holds, const char* sentence) const {
-    if (!holds) fail(function, sentence);
+  void require(bool holds, const char* text) const {
+    if (!holds) fail(function, text);
   }
 
   template <class View> void required(const char* argument, const View& v) const {
-    if (!v.given()) fail(function, std::string(argument) + " is required, but was not given");
+    if (!v.given()) fail(function, sentence(argument) << " is required, but was not given");
   }
 
   // Optional [size]; `axes` as "[tokens]".
@@ -65,10 +85,11 @@ struct call_checks {
       if (m.rows() == rows && m.columns() == columns && rows >= 0 && columns >= 0 && (m.row_stride() >= columns || rows <= 1) &&
           (m.data() || rows * columns == 0))
         continue;
-      const std::string name = v.is_list() ? std::string(argument) + "[" + std::to_string(l) + "]" : std::string(argument);
+      sentence name = argument;
+      if (v.is_list()) name << "[" << l << "]";
       if (m.rows() != rows || m.columns() != columns) wrong_shape(name, axes, expected, found, 3);
-      row_stride(name, m.row_stride(), rows, columns);
-      pointer(name, m.data(), rows * columns);
+      row_stride(name.text(), m.row_stride(), rows, columns);
+      pointer(name.text(), m.data(), rows * columns);
     }
   }
 
@@ -76,31 +97,28 @@ struct call_checks {
   void shape(const sequences_view& v, index_t tokens) const {
     if (v.layout() == token_layout::packed) {
       if (v.sequences() < 0 || !v.offsets().data())
-        fail(function, "sequences: packed offsets must have sequences + 1 entries, but have " + std::to_string(v.offsets().size()));
+        fail(function, sentence("sequences: packed offsets must have sequences + 1 entries, but have ") << v.offsets().size());
       return;
     }
     if (v.sequences() < 0 || v.length() < 0 || v.sequences() * v.length() != tokens)
-      fail(function, "sequences: " + std::to_string(v.sequences()) + " sequences of " + std::to_string(v.length()) +
-                         " tokens do not make the " + std::to_string(tokens) + " tokens of the other arguments");
+      fail(function, sentence("sequences: ") << v.sequences() << " sequences of " << v.length() << " tokens do not make the " << tokens
+                                             << " tokens of the other arguments");
   }
 
-  void row_stride(const std::string& argument, index_t stride, index_t rows, index_t columns) const {
+  void row_stride(const char* argument, index_t stride, index_t rows, index_t columns) const {
     if (rows < 0 || columns < 0)
-      fail(function, argument + " must not have a negative extent, but has " + std::to_string(rows) + " rows and " +
-                         std::to_string(columns) + " columns");
+      fail(function, sentence(argument) << " must not have a negative extent, but has " << rows << " rows and " << columns << " columns");
     if (stride < columns && rows > 1)
-      fail(function,
-           argument + " must have a row stride of at least its " + std::to_string(columns) + " columns, but has " + std::to_string(stride));
+      fail(function, sentence(argument) << " must have a row stride of at least its " << columns << " columns, but has " << stride);
   }
 
   void pointer(const char* argument, const void* data, index_t elements) const {
     if (!data && elements > 0) null_pointer(argument, elements);
   }
-  void pointer(const std::string& argument, const void* data, index_t elements) const { pointer(argument.c_str(), data, elements); }
 
  private:
   [[noreturn, gnu::cold, gnu::noinline]] void null_pointer(const char* argument, index_t elements) const {
-    fail(function, std::string(argument) + " must point to its " + std::to_string(elements) + " elements, but is a null pointer");
+    fail(function, sentence(argument) << " must point to its " << elements << " elements, but is a null pointer");
   }
 };
 
@@ -154,8 +172,7 @@ template <int capacity> class overlap_checks {
     if (!mine.layers) return;
     for (index_t l = 1; l < mine.layers; ++l)   // an output's own layers lie apart
       for (index_t m = 0; m < (mine.view ? l : 1); ++m)
-        if (overlap(mine[m], mine[l]))
-          fail(function_, std::string(name) + ": its layers " + std::to_string(m) + " and " + std::to_string(l) + " share memory");
+        if (overlap(mine[m], mine[l])) fail(function_, sentence(name) << ": its layers " << m << " and " << l << " share memory");
     for (int i = 0; i < count_; ++i) against(mine, entries_[i], twin);
     entries_[count_++] = mine;
   }
@@ -221,8 +238,8 @@ template <int capacity> class overlap_checks {
       for (index_t m = 0; m < other.layers; ++m) {
         const footprint a = mine[l], b = other[m];
         if (!overlap(a, b) || (may_coincide && l == m && same_place(a, b))) continue;
-        fail(function_, std::string(mine.name) + " shares memory with " + other.name +
-                            (may_coincide ? "; it may be exactly it, or apart from it" : ""));
+        fail(function_, sentence(mine.name) << " shares memory with " << other.name
+                                            << (may_coincide ? "; it may be exactly it, or apart from it" : ""));
       }
   }
 

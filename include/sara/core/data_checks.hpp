@@ -14,24 +14,23 @@ inline constexpr bool checks_data = SARA_CHECKED != 0;
 struct data_checks {
   const char* function;
 
-  [[noreturn, gnu::cold, gnu::noinline]] void bad(const std::string& sentence) const { fail(function, sentence + " (checked build)"); }
+  [[noreturn, gnu::cold, gnu::noinline]] void bad(const sentence& about) const { fail(function, sentence(about) << " (checked build)"); }
 
   // Weights and masses: finite and not negative.
   template <class A> void weights(const char* argument, const vector_view<const A>& v) const {
     for (index_t i = 0; checks_data && i < v.size(); ++i) {
       const double w = static_cast<double>(v[i]);
-      if (!(w >= 0) || std::isinf(w))
-        bad(std::string(argument) + "[" + std::to_string(i) + "] must be finite and not negative, but is " + std::to_string(w));
+      if (!(w >= 0) || std::isinf(w)) bad(sentence(argument) << "[" << i << "] must be finite and not negative, but is " << w);
     }
   }
 
   void offsets(const sequences_view& v, index_t tokens) const {
     if (v.layout() != token_layout::packed) return;
     for (index_t i = 0; checks_data && i <= v.sequences(); ++i) {
-      const std::string name = "sequences: offset " + std::to_string(i) + " is " + std::to_string(v.offsets()[i]);
-      if (v.offsets()[i] < 0 || v.offsets()[i] > tokens) bad(name + ", outside the " + std::to_string(tokens) + " tokens");
+      const auto named = [&] { return sentence("sequences: offset ") << i << " is " << v.offsets()[i]; };
+      if (v.offsets()[i] < 0 || v.offsets()[i] > tokens) bad(named() << ", outside the " << tokens << " tokens");
       if (i > 0 && v.offsets()[i] < v.offsets()[i - 1])
-        bad(name + ", which falls back behind the one before it, " + std::to_string(v.offsets()[i - 1]));
+        bad(named() << ", which falls back behind the one before it, " << v.offsets()[i - 1]);
     }
   }
 
@@ -39,13 +38,13 @@ struct data_checks {
   template <class A> void distribution(const char* argument, const A* row, index_t columns, index_t r, index_t layer) const {
     if (!checks_data) return;
     double sum = 0;
-    const std::string name = std::string(argument) + ": row " + std::to_string(r) + " of layer " + std::to_string(layer);
+    const auto named = [&] { return sentence(argument) << ": row " << r << " of layer " << layer; };
     for (index_t e = 0; e < columns; ++e) {
       const double x = static_cast<double>(load_value(row[e]));
-      if (!(x >= 0)) bad(name + " must hold probabilities, but expert " + std::to_string(e) + " has " + std::to_string(x));
+      if (!(x >= 0)) bad(named() << " must hold probabilities, but expert " << e << " has " << x);
       sum += x;
     }
-    if (!(std::fabs(sum - 1) <= 1e-3)) bad(name + " must sum to 1, but sums to " + std::to_string(sum));
+    if (!(std::fabs(sum - 1) <= 1e-3)) bad(named() << " must sum to 1, but sums to " << sum);
   }
 
   // The logits of every token that has weight, of every (layer, sequence) for which has_weight(layer, sequence).
@@ -73,15 +72,15 @@ struct data_checks {
   template <class T> bool logits_row(const T* row, index_t columns, index_t t, index_t layer) const {
     double sum = 0;
     bool between = true, any = false;
-    const std::string name = "logits: row " + std::to_string(t) + " of layer " + std::to_string(layer);
+    const auto named = [&] { return sentence("logits: row ") << t << " of layer " << layer; };
     for (index_t e = 0; e < columns; ++e) {
       const double x = static_cast<double>(load_value(row[e]));
-      if (std::isnan(x) || x == HUGE_VAL) bad(name + " has " + (std::isnan(x) ? "NaN" : "+inf") + " for expert " + std::to_string(e));
+      if (std::isnan(x) || x == HUGE_VAL) bad(named() << " has " << (std::isnan(x) ? "NaN" : "+inf") << " for expert " << e);
       any = any || x != -HUGE_VAL;
       between = between && x >= 0 && x <= 1;
       sum += x;
     }
-    if (!any) bad(name + " has no finite logit");
+    if (!any) bad(named() << " has no finite logit");
     return between && std::fabs(sum - 1) <= 1e-2;   // bf16 probabilities miss 1 by so much
   }
 };

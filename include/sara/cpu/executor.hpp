@@ -28,8 +28,8 @@ inline int thread_limit(const cpu_executor& exec) { return exec.threads > 0 ? ex
 
 // The executor with its defaults filled in, once for a call: the affinity mask may change while it runs. Throws unless it can run here.
 inline cpu_executor ready(const char* function, cpu_executor exec) {
-  if (exec.threads < 0) fail(function, "exec.threads must be at least 0, but is " + std::to_string(exec.threads));
-  if (!is_supported(exec.isa)) fail(function, std::string("exec.isa: this machine has no ") + name_of(exec.isa));
+  if (exec.threads < 0) fail(function, sentence("exec.threads must be at least 0, but is ") << exec.threads);
+  if (!is_supported(exec.isa)) fail(function, sentence("exec.isa: this machine has no ") << name_of(exec.isa));
   exec.threads = thread_limit(exec);
   if (exec.isa == instruction_set::best) exec.isa = best_instruction_set();
   return exec;
@@ -86,7 +86,7 @@ class scratch_memory {
       memory_ = {::operator new(bytes), bytes};
       owned_ = memory_.data;
     } else if (memory_.bytes < bytes) {
-      fail(function, "exec.scratch must have at least " + std::to_string(bytes) + " bytes, but has " + std::to_string(memory_.bytes));
+      fail(function, sentence("exec.scratch must have at least ") << bytes << " bytes, but has " << memory_.bytes);
     }
   }
   ~scratch_memory() { ::operator delete(owned_); }

@@ -53,8 +53,7 @@ template <class T> void check_js_divergence_data(const char* function, const js_
     for (index_t r = 0; checks_data && r < m.rows(); ++r)
       for (index_t e = 0; e < m.columns(); ++e)
         if (!(load_value(m(r, e)) >= 0))
-          data_checks{function}.bad(std::string(argument) + ": row " + std::to_string(r) +
-                                    " must not be negative or NaN, but is so for expert " + std::to_string(e));
+          data_checks{function}.bad(sentence(argument) << ": row " << r << " must not be negative or NaN, but is so for expert " << e);
   };
   rows("p", in.p);
   rows("q", in.q);

@@ -63,7 +63,8 @@ inline namespace SARA_ABI {
 template <class T, class G>
 void check_js_routing(const char* function, const js_routing_inputs<T>& in, const js_routing_outputs<T, G>& out,
                       const js_routing_options& options) {
-  const call_checks check{function};
+  const batch_extents batch{in.logits.layers(), in.logits.rows(), in.logits.columns(), in.sequences};
+  const call_checks check{function, &batch};
   check.required("logits", in.logits);
   check.required("sequences", in.sequences);
   check.required("anchors", in.anchors);
@@ -127,8 +128,8 @@ template <class T> void check_js_routing_data(const char* function, const js_rou
     check.weights("token_mass", in.token_mass);
     for (index_t s = 0; in.anchor_rows.given() && s < sequences; ++s)
       if (in.anchor_rows[s] < -1 || in.anchor_rows[s] >= in.anchors.rows())
-        check.bad("anchor_rows[" + std::to_string(s) + "] must be -1 or one of the " + std::to_string(in.anchors.rows()) +
-                  " rows of anchors, but is " + std::to_string(in.anchor_rows[s]));
+        check.bad(sentence("anchor_rows[") << s << "] must be -1 or one of the " << in.anchors.rows() << " rows of anchors, but is "
+                                           << in.anchor_rows[s]);
     const auto anchor_row = [&](index_t s) { return in.anchor_rows.given() ? in.anchor_rows[s] : s; };
     const auto has_weight = [&](index_t l, index_t s) {
       return anchor_row(s) >= 0 && (!in.token_mass.given() || in.token_mass[s] != 0) &&

@@ -74,7 +74,8 @@ inline namespace SARA_ABI {
 
 template <class T>
 void check_routing_histogram(const char* function, const routing_histogram_inputs<T>& in, const routing_histogram_outputs<T>& out) {
-  const call_checks check{function};
+  const batch_extents batch{in.logits.layers(), in.logits.rows(), in.logits.columns(), in.sequences};
+  const call_checks check{function, &batch};
   check.required("logits", in.logits);
   check.required("sequences", in.sequences);
   const index_t layers = in.logits.layers(), tokens = in.logits.rows(), experts = in.logits.columns(), sequences = in.sequences.sequences();
@@ -112,7 +113,8 @@ template <class T, class G>
 void check_routing_histogram_backward(const char* function, const routing_histogram_backward_inputs<T>& in,
                                       const routing_histogram_backward_outputs<T, G>& out,
                                       const routing_histogram_backward_options& options) {
-  const call_checks check{function};
+  const batch_extents batch{in.logits.layers(), in.logits.rows(), in.logits.columns(), in.sequences};
+  const call_checks check{function, &batch};
   check.required("logits", in.logits);
   check.required("sequences", in.sequences);
   check.required("grad_histograms", in.grad_histograms);

@@ -53,8 +53,8 @@ template <class T, class V, class I> void check_top_k(const char* function, cons
   const index_t k = out.indices.given() ? out.indices.columns() : out.weights.columns();
   if (out.indices.given() || out.weights.given())
     if (k < 1 || k > experts)
-      fail(function, std::string(out.indices.given() ? "indices" : "weights") + " must have between 1 and " + std::to_string(experts) +
-                         " (experts) columns, but has " + std::to_string(k));
+      fail(function, sentence() << (out.indices.given() ? "indices" : "weights") << " must have between 1 and " << experts
+                                << " (experts) columns, but has " << k);
   check.shape("scores", in.scores, "[tokens, experts]", tokens, experts);
   check.shape("values", in.values, "[tokens, experts]", tokens, experts);
   check.shape("indices", out.indices, "[tokens, k]", tokens, k);
