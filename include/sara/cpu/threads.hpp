@@ -117,7 +117,7 @@ struct pool_worker {
 // Waits until `value` is no longer `old`: a short spin, then the kernel.
 template <class A, class V>
 void wait_while(A& value, V old) {
-  constexpr int spins = 400;   // some 2 to 10 us: what a wake-up by the kernel costs
+  constexpr int spins = 2000;   // some 30 to 100 us: what threads may end apart in a call, and a wake-up costs on a virtual machine
   for (int i = 0; i < spins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
 #if defined(__x86_64__)
