@@ -211,7 +211,7 @@ template <class A, class G> struct softmax_gradient_kernel {
         for (index_t e = block; e < std::min(cut.full, block + blocked_sum<S>::block); e += S::lanes) {
           const S slope = load<S>(slopes + e);
           each_row([&](auto r) __attribute__((always_inline)) {
-            prefetch_ahead<8192, true>(from[first + r] + e);
+            prefetch_ahead<8192, true>(to[first + r] + e);
             const S x = load<S>(from[first + r] + e);
             part[r] = part[r] + x;
             part_dot[r] = mul_add(x, slope, part_dot[r]);
