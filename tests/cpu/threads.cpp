@@ -24,6 +24,8 @@ std::vector<int> once(int workers) { return std::vector<int>(static_cast<std::si
 
 }   // namespace
 
+TEST_CASE("threads: a pool of a negative size is refused", "[cpu]") { REQUIRE_THROWS_AS(sara::thread_pool(-1), sara::invalid_argument); }
+
 TEST_CASE("threads: spawned, each worker runs once, the first on the caller's thread", "[cpu]") {
   for (const int workers : {1, 2, 3, 16}) CHECK(run({}, workers) == once(workers));
   std::thread::id first;

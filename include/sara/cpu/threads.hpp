@@ -136,6 +136,7 @@ class thread_pool {
   // `threads` workers, the caller's thread being one of them; 0: as many as this process may run on. size() tells how many
   // there could be.
   SARA_HOST_INLINE explicit thread_pool(int threads = 0) : size_(threads > 0 ? threads : available_threads()) {
+    if (threads < 0) fail("thread_pool", sentence("threads must be at least 0, but is ") << threads);
     threads_ = new std::thread[static_cast<std::size_t>(size_)];
     int w = 1;
 #if defined(__cpp_exceptions)
