@@ -55,7 +55,7 @@ template <class A> std::vector<A> rows_of_heights(std::mt19937& bits, std::size_
 TEMPLATE_TEST_CASE("rows: a softmax has the same bits whether its row was usual or its largest logit was found", "[cpu]", float, double) {
   std::mt19937 bits(4);
   for_each_isa([&](sara::instruction_set isa) {
-    for (const std::size_t columns : {1, 2, 3, 7, 16, 17, 60, 64, 79, 128, 129, 257}) {
+    for (const std::size_t columns : std::vector<std::size_t>{1, 2, 3, 7, 16, 17, 60, 64, 79, 128, 129, 257}) {
       const auto z = rows_of_heights<TestType>(bits, columns, {TestType(3), TestType(2), TestType(26), TestType(10)});
       const auto usual = exponentials_of(isa, z, columns, false), found = exponentials_of(isa, z, columns, true);
       int different = 0, alike = 0;
@@ -82,7 +82,7 @@ TEMPLATE_TEST_CASE("rows: logits of any height, side by side", "[cpu]", float, d
                                               {A(65), A(96), A(120)},   {A(-1e5), A(1e5)},           {A(200), A(250), A(255), A(257)},
                                               {A(-20), A(-90), A(-200)}};
   for_each_isa([&](sara::instruction_set isa) {
-    for (const std::size_t columns : {1, 5, 16, 60, 64, 129})
+    for (const std::size_t columns : std::vector<std::size_t>{1, 5, 16, 60, 64, 129})
       for (const auto& heights : groups)
         for (const bool in_place : {false, true}) {
           const auto z = rows_of_heights<A>(bits, columns, heights);
