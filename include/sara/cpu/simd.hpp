@@ -120,7 +120,11 @@ template <class A, int bytes> SARA_INLINE A max_of_lanes(const simd<A, bytes>& x
 
 // A vector whose lane i is lane from(i) of two: those of the second count on from those of the first. V holds its lanes in `v`.
 template <class V, class From, int... lane> SARA_INLINE V shuffled(const V& a, const V& b, From from, std::integer_sequence<int, lane...>) {
-#if defined(__clang__)
+#if defined(__clang__) && defined(__CUDACC__)   // nvcc cannot read a pack in __builtin_shufflevector
+  V r = a;
+  ((r.v[lane] = from(lane) < V::lanes ? a.v[from(lane) % V::lanes] : b.v[from(lane) % V::lanes]), ...);
+  return r;
+#elif defined(__clang__)
   return {__builtin_shufflevector(a.v, b.v, from(lane)...)};
 #else
   return {__builtin_shuffle(a.v, b.v, typename V::integers{from(lane)...})};
