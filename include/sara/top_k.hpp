@@ -16,7 +16,7 @@
 // In the backward an index that is -1 or >= experts is not routed and is passed over; an expert listed twice is added twice.
 //
 // Shapes: top_k/types.hpp. Indices: int16, int32 or int64. Cost of the forward, fp32 and 16-bit scores, k <= 16, up to 4096 experts: one pass
-// over a row through sorting networks; a row whose chosen scores differ by less than some 2^-12 of themselves takes what all others
+// over a row through sorting networks; a row whose chosen scores differ by less than some 2^-11 of themselves takes what all others
 // take: a tournament, of k log2(experts) steps after its first pass.
 // Backward: k^2 comparisons a token, to find experts listed twice.
 // Scratch: the tournaments of four rows a worker (top_k_workspace_bytes); the backward takes none.

@@ -56,7 +56,7 @@ TEMPLATE_TEST_CASE("rows: a softmax has the same bits whether its row was usual 
   std::mt19937 bits(4);
   for_each_isa([&](sara::instruction_set isa) {
     for (const std::size_t columns : std::vector<std::size_t>{1, 2, 3, 7, 16, 17, 60, 64, 79, 128, 129, 257}) {
-      const auto z = rows_of_heights<TestType>(bits, columns, {TestType(3), TestType(2), TestType(26), TestType(10)});
+      const auto z = rows_of_heights<TestType>(bits, columns, {TestType(3), TestType(2), TestType(13), TestType(10)});
       const auto usual = exponentials_of(isa, z, columns, false), found = exponentials_of(isa, z, columns, true);
       int different = 0, alike = 0;
       for (std::size_t i = 0; i < z.size(); ++i) {
@@ -78,7 +78,7 @@ TEMPLATE_TEST_CASE("rows: a softmax has the same bits whether its row was usual 
 TEMPLATE_TEST_CASE("rows: logits of any height, side by side", "[cpu]", float, double) {
   using A = TestType;
   std::mt19937 bits(5);
-  const std::vector<std::vector<A>> groups = {{A(-4.9), A(-5.1)},       {A(29.9), A(30.1), A(31.5)}, {A(3), A(-300), A(88), A(3e4)},
+  const std::vector<std::vector<A>> groups = {{A(-4.9), A(-5.1)},       {A(15.9), A(16.1), A(17.5)}, {A(3), A(-300), A(88), A(3e4)},
                                               {A(65), A(96), A(120)},   {A(-1e5), A(1e5)},           {A(200), A(250), A(255), A(257)},
                                               {A(-20), A(-90), A(-200)}};
   for_each_isa([&](sara::instruction_set isa) {

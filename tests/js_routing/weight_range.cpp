@@ -1,4 +1,5 @@
-// A common factor of the token weights changes nothing, wherever in float's range it puts them.
+// A common factor of the token weights changes nothing, wherever in float's range it puts them; and small scales and weights keep their
+// digits whatever the height of the logits, which decides by what their exponentials are divided.
 #include "../oracle/evaluate.hpp"
 #include "../oracle/problems.hpp"
 #include "catch.hpp"
@@ -21,4 +22,36 @@ TEST_CASE("token weights near the ends of float's range give the same loss and g
       CHECK(oracle::relative_error(got.grad, plain.grad) <= 2e-7);
     }
   });
+}
+
+TEST_CASE("a small scale and a small weight keep their digits at any height of the logits", "[scale]") {
+  for (const double height : {-8.0, -3.0, 3.0, 15.5, 25.0}) {
+    auto in = oracle::rounded_to<float>(oracle::plain_problem(11, 1, 2, 40, 24));
+    for (double& z : in.logits) z = static_cast<double>(static_cast<float>(z + height));
+    in.token_weights.assign(in.tokens, 1);
+    oracle::for_each_instruction_set([&](const auto& exec, const char* name) {
+      INFO(name << ", height " << height);
+      const auto plain = oracle::evaluate<float>(exec, in);
+      auto small = in;
+      small.scale = 1e-17;
+      const auto got = oracle::evaluate<float>(exec, small);
+      std::vector<double> want = plain.grad;
+      for (double& g : want) g *= 1e-17;
+      CHECK(oracle::relative_error(got.grad, want) <= 2e-6);
+
+      // Expert 0 is reached by the one light token only.
+      auto light = in;
+      for (std::size_t t = 0; t < light.tokens; ++t)
+        if (t != 3) light.logits[t * 24] = -std::numeric_limits<double>::infinity();
+      light.token_weights[3] = 1e-17;
+      const auto seen = oracle::evaluate<float>(exec, light), exact = oracle::solve(light);
+      double reached = 0;
+      for (std::size_t s = 0; s < light.sequences; ++s) {
+        const double want_mass = exact.histograms[s * 24];
+        CHECK(std::abs(seen.histograms[s * 24] - want_mass) <= 2e-6 * want_mass);
+        reached += want_mass;
+      }
+      CHECK(reached > 0);
+    });
+  }
 }

@@ -6,8 +6,6 @@
 // they can cross between such objects; their members are force-inlined and leave no symbol behind.
 #pragma once
 
-#include <utility>
-
 #ifndef SARA_CHECKED
 #define SARA_CHECKED 0   // 1: also validate data (NaN, negative weights, falling offsets, ...) and throw
 #endif
@@ -67,16 +65,3 @@
 #endif
 
 #define SARA_ABI SARA_ABI_NAME_(SARA_ABI_A_, SARA_ABI_B_, SARA_ABI_C_, SARA_ABI_D_, SARA_ABI_E_)
-
-namespace sara {
-inline namespace SARA_ABI {
-
-// f(0), f(1), ... f(n - 1), written out: each call has its number as a constant, and what an array holds lives in registers, whatever
-// the optimisation level. A lambda for it is marked __attribute__((always_inline)).
-template <class F, int... i> SARA_INLINE void write_out(const F& f, std::integer_sequence<int, i...>) {
-  (f(std::integral_constant<int, i>{}), ...);
-}
-template <int n, class F> SARA_INLINE void written_out(const F& f) { write_out(f, std::make_integer_sequence<int, n>{}); }
-
-}   // namespace SARA_ABI
-}   // namespace sara

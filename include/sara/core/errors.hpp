@@ -24,10 +24,12 @@ inline namespace SARA_ABI {
 class sentence {
  public:
   sentence(const char* text = "") { *this << text; }
-  [[gnu::cold]] sentence& operator<<(const char* text) { return put("%s", text); }
-  [[gnu::cold]] sentence& operator<<(const sentence& s) { return put("%s", s.text_); }
-  [[gnu::cold]] sentence& operator<<(double x) { return put("%.9g", x); }
-  template <std::integral N> [[gnu::cold]] sentence& operator<<(N n) { return put("%lld", static_cast<long long>(n)); }
+  [[gnu::cold]] sentence& operator<<(const char* text) { return advance(std::snprintf(end(), room(), "%s", text)); }
+  [[gnu::cold]] sentence& operator<<(const sentence& s) { return *this << s.text_; }
+  [[gnu::cold]] sentence& operator<<(double x) { return advance(std::snprintf(end(), room(), "%.9g", x)); }
+  template <std::integral N> [[gnu::cold]] sentence& operator<<(N n) {
+    return advance(std::snprintf(end(), room(), "%lld", static_cast<long long>(n)));
+  }
   // "[2, 5, 4]"
   [[gnu::cold]] sentence& shape(const index_t* extents, int rank) {
     *this << "[";
@@ -37,15 +39,15 @@ class sentence {
   const char* text() const { return text_; }
 
  private:
-  template <class X> sentence& put(const char* format, X x) {
-    const int room = static_cast<int>(sizeof text_) - size_;
-    const int written = std::snprintf(text_ + size_, static_cast<std::size_t>(room), format, x);
-    size_ += written < room ? written : room - 1;
+  char* end() { return text_ + size_; }
+  std::size_t room() const { return sizeof text_ - size_; }
+  sentence& advance(int written) {
+    size_ += static_cast<std::size_t>(written) < room() ? static_cast<std::size_t>(written) : room() - 1;
     return *this;
   }
 
   char text_[640];
-  int size_ = 0;
+  std::size_t size_ = 0;
 };
 
 [[noreturn, gnu::cold, gnu::noinline]] inline void fail(const char* function, const sentence& about) {

@@ -117,7 +117,7 @@ struct pool_worker {
 // Waits until `value` is no longer `old`: a short spin, then the kernel.
 template <class A, class V>
 void wait_while(A& value, V old) {
-  constexpr int spins = 2000;   // some 30 to 100 us: what threads may end apart in a call, and a wake-up costs on a virtual machine
+  constexpr int spins = 2000;   // some 30 to 100 us on recent x86: what threads may end apart in a call, and a wake-up costs on a virtual machine
   for (int i = 0; i < spins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
 #if defined(__x86_64__)
@@ -129,7 +129,7 @@ void wait_while(A& value, V old) {
 
 }  // inline namespace SARA_ABI
 
-// Threads that stay between calls. The user owns it, and it must outlive the executors made from it. One call at a time: a
+// Threads that stay between calls, and spin for some tens of microseconds after each before they sleep. The user owns it, and it must outlive the executors made from it. One call at a time: a
 // second one waits for the first to end.
 class thread_pool {
  public:

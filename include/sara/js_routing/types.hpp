@@ -71,8 +71,8 @@ void check_js_routing(const char* function, const js_routing_inputs<T>& in, cons
   const index_t layers = in.logits.layers(), tokens = in.logits.rows(), experts = in.logits.columns(), sequences = in.sequences.sequences();
   check.require(layers >= 1, "logits must have at least one layer, but has none");
   check.require(experts >= 1, "logits must have at least one expert (column), but has none");
-  check.shape("logits", in.logits, "[layers, tokens, experts]", layers, tokens, experts);
   check.shape(in.sequences, tokens);
+  check.shape("logits", in.logits, "[layers, tokens, experts]", layers, tokens, experts);
   if (in.anchor_rows.given())
     check.shape("anchors", in.anchors, "[layers, anchor rows, experts]", layers, in.anchors.rows(), experts);
   else

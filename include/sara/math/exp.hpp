@@ -5,8 +5,9 @@
 // probability normal until it is divided by the row's sum. Rows whose largest logit is huge are shifted by it first, which is exact
 // there (Sterbenz). Accuracy: 1 ulp or so for float, measured by tests/math.
 //
-// For most rows the largest logit need not be known: with a bias of 2^32 (2^64 for double) any from -5 to 30 does, and the sum of the
-// exponentials tells whether it was one. The factor being a power of two, the softmax is the same.
+// For most rows the largest logit need not be known: with a bias of 2^32 (2^64 for double) any from -5 to 16 does, and the sum of the
+// exponentials tells whether it was one. The factor being a power of two, the softmax is the same. The sum stays below 2^56 times the
+// number of columns, so that what is divided by it, a token's weight or the gradient's scale, may be as small as 1e-17 in fp32.
 //
 // V is a SIMD vector (cpu/simd.hpp) of float or double.
 #pragma once
@@ -45,6 +46,21 @@ template <> struct exp_constants<double> {
                                  2.7630240869567676078e-7, 2.5000013909283003008e-8};
 };
 
+// What a row of usual logits has. A kernel keeps one as a member: of what compilers take for constants they make two instructions of each
+// minimum and maximum.
+template <class A> struct usual_exp_row {
+  A least = exp_constants<A>::usual_none;   // from here down the exponential is 0: ln 2 below what it is for a largest logit of -5
+  A most = 17;                              // clamped to it: enough to be told by the sum
+  integer_of<A> exponent = exp_constants<A>::exponent_bias + exp_constants<A>::usual_bias;
+
+  // From the sum of exp_usual over a row: was its largest logit from -5 to 16? The largest term is at least the mean and at most the
+  // sum. False for NaN.
+  SARA_INLINE static bool was_usual(A sum, A columns) {
+    constexpr A one = static_cast<A>(std::uint64_t(1) << (exp_constants<A>::usual_bias - 1)) * 2;
+    return sum >= columns * (A(0.006737946999085467) * one) && sum <= A(8886110.520507872) * one;
+  }
+};
+
 // The row's part of the computation: from its largest logit.
 template <class A> struct exp_row {
   A shift, least;           // what is subtracted first; below `least` (after it) the exponential is 0
@@ -65,7 +81,7 @@ template <class A> struct exp_row {
     using c = exp_constants<A>;
     exp_row row(0);
     row.k_max_ = c::bias - c::usual_bias;
-    row.exponent = c::exponent_bias + c::usual_bias;
+    row.exponent = usual_exp_row<A>().exponent;
     return row;
   }
 
@@ -77,21 +93,6 @@ template <class A> struct exp_row {
 
  private:
   integer_of<A> k_max_;
-};
-
-// What a row of usual logits has instead. A kernel keeps one as a member: of what compilers take for constants they make two
-// instructions of each minimum and maximum.
-template <class A> struct usual_exp_row {
-  A none = exp_constants<A>::usual_none;   // from here on the exponential is 0: least - ln 2, where `least` is that of exp_row(-5)
-  A most = 31;                             // clamped to it: enough to be told by the sum
-  integer_of<A> exponent = exp_constants<A>::exponent_bias + exp_constants<A>::usual_bias;
-
-  // From the sum of exp_usual over a row: was its largest logit from -5 to 30? The largest term is at least the mean and at most the
-  // sum. False for NaN.
-  SARA_INLINE static bool was_usual(A sum, A columns) {
-    constexpr A one = static_cast<A>(std::uint64_t(1) << (exp_constants<A>::usual_bias - 1)) * 2;
-    return sum >= columns * (A(0.006737946999085467) * one) && sum <= A(10686474581524.463) * one;
-  }
 };
 
 // exp(x) = 2^k p, of n vectors: `rounded` holds k in its low bits, x becomes p. Each is a long chain of operations; they overlap only
@@ -125,12 +126,12 @@ template <class V> SARA_INLINE V exp_scaled(const V& z, const exp_row<typename V
   return select(x < row.least, V::broadcast(A(0)), p[0] * scale);
 }
 
-// exp(z) * 2^usual_bias of n vectors; 0 for -inf and for what is too small; of the order of exp(31) for more than 31; NaN, or as
+// exp(z) * 2^usual_bias of n vectors; 0 for -inf and for what is too small; of the order of exp(17) for more than 17; NaN, or as
 // much, for NaN.
 template <class V, int n> SARA_INLINE void exp_usual(V (&z)[n], const usual_exp_row<typename V::scalar>& row) {
   using A = typename V::scalar;
   V rounded[n];
-  written_out<n>([&](auto i) __attribute__((always_inline)) { z[i] = max(V::broadcast(row.none), at_most(z[i], row.most)); });
+  written_out<n>([&](auto i) __attribute__((always_inline)) { z[i] = max(V::broadcast(row.least), at_most(z[i], row.most)); });
   exp_parts(z, rounded);
   written_out<n>([&](auto i) __attribute__((always_inline)) {
     z[i] = z[i] * V::from_bits((rounded[i].bits().v + row.exponent) << exp_constants<A>::mantissa);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../core/types.hpp"
+#include "../core/written_out.hpp"
 
 namespace sara::math {
 inline namespace SARA_ABI {

@@ -81,8 +81,8 @@ void check_routing_histogram(const char* function, const routing_histogram_input
   const index_t layers = in.logits.layers(), tokens = in.logits.rows(), experts = in.logits.columns(), sequences = in.sequences.sequences();
   check.require(layers >= 1, "logits must have at least one layer, but has none");
   check.require(experts >= 1, "logits must have at least one expert (column), but has none");
-  check.shape("logits", in.logits, "[layers, tokens, experts]", layers, tokens, experts);
   check.shape(in.sequences, tokens);
+  check.shape("logits", in.logits, "[layers, tokens, experts]", layers, tokens, experts);
   check.shape("token_weights", in.token_weights, "[tokens]", tokens);
   check.shape("histograms", out.histograms, "[layers, sequences, experts]", layers, sequences, experts);
   check.shape("sums", out.sums, "[layers, sequences, experts]", layers, sequences, experts);
@@ -121,8 +121,8 @@ void check_routing_histogram_backward(const char* function, const routing_histog
   const index_t layers = in.logits.layers(), tokens = in.logits.rows(), experts = in.logits.columns(), sequences = in.sequences.sequences();
   check.require(layers >= 1, "logits must have at least one layer, but has none");
   check.require(experts >= 1, "logits must have at least one expert (column), but has none");
-  check.shape("logits", in.logits, "[layers, tokens, experts]", layers, tokens, experts);
   check.shape(in.sequences, tokens);
+  check.shape("logits", in.logits, "[layers, tokens, experts]", layers, tokens, experts);
   check.shape("token_weights", in.token_weights, "[tokens]", tokens);
   check.shape("token_mass", in.token_mass, "[sequences]", sequences);
   check.shape("grad_histograms", in.grad_histograms, "[layers, sequences, experts]", layers, sequences, experts);

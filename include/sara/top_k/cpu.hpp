@@ -11,7 +11,7 @@
 // A tournament, for any type and k. Its leaves are a row's keys, its inner nodes hold the larger of two: k times the root is taken, its
 // leaf emptied, and its path to the root played again: k log2(experts) steps.
 //
-// No branch depends on the data but that last one.
+// But for the choice between them, no branch depends on the data.
 #pragma once
 
 #include <bit>
@@ -23,13 +23,13 @@
 namespace sara {
 inline namespace SARA_ABI {
 
-// Bits of a float in the order of their values: NaN below -inf, and -0 equal to +0. For integers or vectors of them; without a branch
-// on a logit's sign, which would be wrong every other time.
+// Bits of a float in the order of their values: `least`, below -inf, for NaN, and -0 equal to +0; the low bits of 16-bit storage stay 0.
+// For integers or vectors of them; without a branch on a logit's sign, which would be wrong every other time.
 template <int sign_bit, class B> SARA_INLINE void order_bits(B& bits, const B& least, const B& all_but_sign, const B& infinity) {
-  const B ordered = bits ^ ((bits >> sign_bit) & all_but_sign), zero{};
-  const B of_numbers = bits == ~all_but_sign ? zero : ordered;
-  bits = (bits & all_but_sign) > infinity ? least : of_numbers;
+  const B sign = bits >> sign_bit, magnitude = bits & all_but_sign, ordered = (magnitude ^ sign) - sign;
+  bits = magnitude > infinity ? least : ordered;
 }
+inline constexpr std::int32_t nan_bits = std::numeric_limits<std::int32_t>::min() + 0x10000;
 
 // One of two, by a mask for the same reason.
 SARA_INLINE std::int64_t choose(bool first, std::int64_t a, std::int64_t b) { return b ^ ((a ^ b) & -static_cast<std::int64_t>(first)); }
@@ -45,7 +45,7 @@ struct narrow_keys {
   SARA_INLINE void set(index_t i, type key) const { nodes[i] = key; }
   SARA_HOST_INLINE void set(index_t i, float score) const {
     std::int32_t bits = __builtin_bit_cast(std::int32_t, score);
-    order_bits<31, std::int32_t>(bits, std::numeric_limits<std::int32_t>::min() + 1, std::numeric_limits<std::int32_t>::max(), 0x7f800000);
+    order_bits<31, std::int32_t>(bits, nan_bits, std::numeric_limits<std::int32_t>::max(), 0x7f800000);
     nodes[i] = static_cast<std::int64_t>(bits) << 32 | static_cast<std::int64_t>(~static_cast<std::uint32_t>(i));
   }
   SARA_INLINE static type better(type a, type b) { return choose(a > b, a, b); }
@@ -169,7 +169,7 @@ template <int bytes, int best> struct best_keys {
         const integers inverted = index_bits - (numbers + static_cast<std::int32_t>(from));
         each_row([&](auto r) __attribute__((always_inline)) {
           integers bits = load<simd<float, sizeof(integers)>>(row[r] + from).bits().v;
-          order_bits<31, integers>(bits, integers{} + (none + 1), integers{} + std::numeric_limits<std::int32_t>::max(),
+          order_bits<31, integers>(bits, integers{} + nan_bits, integers{} + std::numeric_limits<std::int32_t>::max(),
                                    integers{} + 0x7f800000);
           scores.v |= bits;
           key[r].v = (bits & ~index_bits) | inverted;
@@ -252,7 +252,7 @@ template <class T, class V, class I, int best> struct top_k_kernel {
 
  private:
   // One slot of a token: its index, and its value as the weight. Adds that to `sum`.
-  SARA_INLINE void choose(index_t t, index_t i, index_t e, A& sum) const {
+  SARA_INLINE void fill_slot(index_t t, index_t i, index_t e, A& sum) const {
     if (out.indices.data()) out.indices(t, i) = static_cast<I>(e);
     if (!out.weights.data()) return;
     const A v = in.values.data() ? static_cast<A>(load_value(in.values(t, e))) : load_value(in.scores(t, e));
@@ -276,7 +276,7 @@ template <class T, class V, class I, int best> struct top_k_kernel {
       // One step of each tournament in turn: each is a chain of loads, and the chains overlap.
       index_t chosen[rows_at_once];
       each_row([&](auto r) __attribute__((always_inline)) { chosen[r] = r < count ? take_best(scratch.tree[r]) : 0; });
-      for (int r = 0; r < count; ++r) choose(t + r, i, chosen[r], sum[r]);
+      for (int r = 0; r < count; ++r) fill_slot(t + r, i, chosen[r], sum[r]);
     }
     for (int r = 0; r < count; ++r) finish(t + r, sum[r]);
   }
@@ -306,7 +306,7 @@ template <class T, class V, class I, int best> struct top_k_kernel {
         continue;
       }
       A sum = 0;
-      for (index_t i = 0; i < k; ++i) choose(t + r, i, ~key[i][r] & index_bits, sum);
+      for (index_t i = 0; i < k; ++i) fill_slot(t + r, i, ~key[i][r] & index_bits, sum);
       finish(t + r, sum);
     }
   }
@@ -323,8 +323,7 @@ template <class T, class V, class I, int best> struct top_k_kernel {
       const row_cut<K> cut(experts);
       const auto visit = [&](index_t e) __attribute__((always_inline)) {
         narrow bits = load<S>(scores + e).bits().v;
-        order_bits<31, narrow>(bits, narrow{} + (std::numeric_limits<std::int32_t>::min() + 1),
-                               narrow{} + std::numeric_limits<std::int32_t>::max(), narrow{} + 0x7f800000);
+        order_bits<31, narrow>(bits, narrow{} + nan_bits, narrow{} + std::numeric_limits<std::int32_t>::max(), narrow{} + 0x7f800000);
         const narrow inverted = ~(numbers + static_cast<std::int32_t>(e));
         const wide key = (__builtin_convertvector(bits, wide) << 32) | (__builtin_convertvector(inverted, wide) & 0xffffffffLL);
         std::memcpy(tree.nodes + e, &key, sizeof key);
