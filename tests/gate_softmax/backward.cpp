@@ -64,7 +64,7 @@ template <class P, class G> void against_the_formula() {
 
 }   // namespace
 
-TEMPLATE_TEST_CASE("gate_softmax_backward: the formula, for every number of experts", "[gate_softmax]", double, float, sara::bf16,
+TEMPLATE_TEST_CASE("gate_softmax_backward: the formula, for every number of experts", "[gate_softmax][precision]", double, float, sara::bf16,
                    sara::fp16) {
   against_the_formula<TestType, TestType>();
 }
@@ -73,7 +73,7 @@ TEST_CASE("gate_softmax_backward: the gradient's storage is free", "[gate_softma
   against_the_formula<float, sara::fp16>();
 }
 
-TEST_CASE("gate_softmax_backward: central differences of the forward", "[gate_softmax]") {
+TEST_CASE("gate_softmax_backward: central differences of the forward", "[gate_softmax][precision]") {
   oracle::source from(11);
   constexpr std::size_t experts = 7, tokens = 2;
   const auto z = from.normals(tokens * experts, 2), g = from.normals(tokens * experts), lse_weight = from.normals(tokens);

@@ -66,7 +66,7 @@ double worst_relative(const std::vector<double>& got, const std::vector<long dou
 
 }   // namespace
 
-TEMPLATE_TEST_CASE("js_divergence: relative error from ln 2 down to 1e-12", "[js_divergence]", double, float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("js_divergence: relative error from ln 2 down to 1e-12", "[js_divergence][precision]", double, float, sara::bf16, sara::fp16) {
   double least = 1, largest = 0;
   for (const std::size_t experts : oracle::expert_counts) {
     const pairs in = pairs::make(experts, TestType{});
@@ -95,7 +95,7 @@ TEMPLATE_TEST_CASE("js_divergence: relative error from ln 2 down to 1e-12", "[js
   CHECK(largest > 0.69);
 }
 
-TEMPLATE_TEST_CASE("js_divergence: of distributions a hair apart", "[js_divergence]", double, float) {
+TEMPLATE_TEST_CASE("js_divergence: of distributions a hair apart", "[js_divergence][precision]", double, float) {
   // p and q share their largest part; the rest moves by units of the storage, down to a divergence of about 1e-12.
   for (const std::size_t experts : {std::size_t{2}, std::size_t{16}, std::size_t{128}, std::size_t{1024}})
     for (const double apart : {1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 2e-6}) {
@@ -120,7 +120,7 @@ TEMPLATE_TEST_CASE("js_divergence: of distributions a hair apart", "[js_divergen
     }
 }
 
-TEMPLATE_TEST_CASE("js_divergence: symmetric bit by bit, never negative, at most ln 2 and a unit", "[js_divergence]", double, float,
+TEMPLATE_TEST_CASE("js_divergence: symmetric bit by bit, never negative, at most ln 2 and a unit", "[js_divergence][precision]", double, float,
                    sara::bf16, sara::fp16) {
   using A = sara::arithmetic_t<TestType>;
   for (const std::size_t experts : oracle::expert_counts) {
@@ -150,7 +150,7 @@ TEMPLATE_TEST_CASE("js_divergence: symmetric bit by bit, never negative, at most
   }
 }
 
-TEST_CASE("js_divergence: rows that are no distributions are taken as they are", "[js_divergence]") {
+TEST_CASE("js_divergence: rows that are no distributions are taken as they are", "[js_divergence][precision]") {
   for_each_executor([](const auto& exec, const char* name) {
     INFO(name);
     const std::vector<double> p{0, 0, 0, 3, 1, 0.5}, q{0, 0, 0, 1, 5, 0.5};

@@ -78,7 +78,7 @@ side some_side(unsigned seed, bool interleaved) {
 
 }   // namespace
 
-TEST_CASE("live anchors: both sides' gradients against central differences", "[js_divergence]") {
+TEST_CASE("live anchors: both sides' gradients against central differences", "[js_divergence][precision]") {
   const side local = some_side(1, false), anchor = some_side(2, true);
   for_each_executor([&](const auto& exec, const char* name) {
     INFO(name);
@@ -101,7 +101,7 @@ TEST_CASE("live anchors: both sides' gradients against central differences", "[j
   });
 }
 
-TEST_CASE("pieces: histogram, divergence and histogram's gradient make js_routing", "[js_divergence]") {
+TEST_CASE("pieces: histogram, divergence and histogram's gradient make js_routing", "[js_divergence][precision]") {
   const side local = some_side(3, false);
   oracle::source from(4);
   const auto anchors = oracle::distributions(from, rows, experts);
@@ -121,7 +121,7 @@ TEST_CASE("pieces: histogram, divergence and histogram's gradient make js_routin
   });
 }
 
-TEST_CASE("pieces: softmax, every expert chosen, hard histogram and their gradients make js_routing too", "[js_divergence]") {
+TEST_CASE("pieces: softmax, every expert chosen, hard histogram and their gradients make js_routing too", "[js_divergence][precision]") {
   const side local = some_side(5, true);
   oracle::source from(6);
   const auto anchors = oracle::distributions(from, rows, experts);

@@ -4,7 +4,7 @@
 #include "../oracle/problems.hpp"
 #include "catch.hpp"
 
-TEST_CASE("token weights near the ends of float's range give the same loss and gradient", "[scale]") {
+TEST_CASE("token weights near the ends of float's range give the same loss and gradient", "[scale][precision]") {
   auto in = oracle::rounded_to<float>(oracle::plain_problem(7, 2, 3, 70, 24));
   oracle::source from(7);
   in.token_weights.assign(in.tokens, 0);
@@ -24,7 +24,7 @@ TEST_CASE("token weights near the ends of float's range give the same loss and g
   });
 }
 
-TEST_CASE("a small scale and a small weight keep their digits at any height of the logits", "[scale]") {
+TEST_CASE("a small scale and a small weight keep their digits at any height of the logits", "[scale][precision]") {
   for (const double height : {-8.0, -3.0, 3.0, 15.5, 25.0}) {
     auto in = oracle::rounded_to<float>(oracle::plain_problem(11, 1, 2, 40, 24));
     for (double& z : in.logits) z = static_cast<double>(static_cast<float>(z + height));

@@ -110,7 +110,7 @@ template <class Visit> void for_each_isa(Visit&& visit) {
 
 }   // namespace
 
-TEST_CASE("exp: at most 2 ulp in every binade below the row's largest", "[math]") {
+TEST_CASE("exp: at most 2 ulp in every binade below the row's largest", "[math][precision]") {
   for_each_isa([](sara::instruction_set isa) {
     double worst = 0;
     for (int e = -126; e <= 6; ++e) worst = std::max(worst, worst_ulp(isa, binade(e, 4096, 103.9f, -1), 0.0f));
@@ -119,7 +119,7 @@ TEST_CASE("exp: at most 2 ulp in every binade below the row's largest", "[math]"
   });
 }
 
-TEST_CASE("exp: at most 2 ulp in every binade of positive logits", "[math]") {
+TEST_CASE("exp: at most 2 ulp in every binade of positive logits", "[math][precision]") {
   for_each_isa([](sara::instruction_set isa) {
     double worst = 0;
     for (int e = -126; e <= 7; ++e) worst = std::max(worst, worst_ulp_in_rows(isa, binade(e, 4096, 255.f, 1)));
@@ -128,7 +128,7 @@ TEST_CASE("exp: at most 2 ulp in every binade of positive logits", "[math]") {
   });
 }
 
-TEST_CASE("exp: at most 2 ulp in double too", "[math]") {
+TEST_CASE("exp: at most 2 ulp in double too", "[math][precision]") {
   for_each_isa([](sara::instruction_set isa) {
     double worst = 0;
     for (int e = -60; e <= 9; ++e) worst = std::max(worst, worst_ulp(isa, binade(e, 1000, 744.0, -1), 0.0));
@@ -159,7 +159,7 @@ TEST_CASE("exp: 0 for what is too small and for -inf, NaN for NaN, also beside h
   });
 }
 
-TEST_CASE("exp: at most 2 ulp in rows of usual logits", "[math]") {
+TEST_CASE("exp: at most 2 ulp in rows of usual logits", "[math][precision]") {
   for_each_isa([](sara::instruction_set isa) {
     double worst = 0;
     for (int e = -126; e <= 6; ++e) worst = std::max(worst, worst_ulp_as_usual(isa, binade(e, 4096, 109.f, -1)));
@@ -201,7 +201,7 @@ TEMPLATE_TEST_CASE("exp: what is not usual shows in the sum", "[math]", float, d
   });
 }
 
-TEST_CASE("exp: the comparator sees three ulp", "[math]") {
+TEST_CASE("exp: the comparator sees three ulp", "[math][precision]") {
   const float z = -1.0f;
   const double want = std::exp(-1.0), unit = std::ldexp(1.0, std::ilogb(want) - 23);
   CHECK(std::abs(static_cast<double>(std::exp(z)) + 3 * unit - want) / unit > 2);

@@ -39,14 +39,14 @@ template <class R> worst_errors sweep() {
 
 }   // namespace
 
-TEST_CASE("js: value and slopes to a few roundings, from 1e-9 apart to 1e9 apart", "[math]") {
+TEST_CASE("js: value and slopes to a few roundings, from 1e-9 apart to 1e9 apart", "[math][precision]") {
   const worst_errors d = sweep<double>();
   INFO("double " << d.value << " " << d.slope);
   CHECK(d.value <= 2e-15);
   CHECK(d.slope <= 2e-15);
 }
 
-TEMPLATE_TEST_CASE("js: symmetric bit by bit, also in its slopes", "[math]", double) {
+TEMPLATE_TEST_CASE("js: symmetric bit by bit, also in its slopes", "[math][precision]", double) {
   std::mt19937_64 bits(6);
   std::uniform_real_distribution<double> exponent(-12, 0);
   for (int i = 0; i < 100000; ++i) {
@@ -59,7 +59,7 @@ TEMPLATE_TEST_CASE("js: symmetric bit by bit, also in its slopes", "[math]", dou
   }
 }
 
-TEMPLATE_TEST_CASE("js: equal sides are 0 with slopes exactly 0; a side of 0 gives m ln 2 and finite slopes", "[math]", double) {
+TEMPLATE_TEST_CASE("js: equal sides are 0 with slopes exactly 0; a side of 0 gives m ln 2 and finite slopes", "[math][precision]", double) {
   using R = TestType;
   for (const R p : {R(1), R(0.3), R(1e-30), std::numeric_limits<R>::min()}) {
     const auto equal = sara::math::js(p, p);
@@ -80,7 +80,7 @@ TEMPLATE_TEST_CASE("js: equal sides are 0 with slopes exactly 0; a side of 0 giv
 }
 
 // -ffast-math links code that flushes denormals.
-TEST_CASE("js: the least denormal is a number like any other, and NaN stays NaN", "[math][nonfinite]") {
+TEST_CASE("js: the least denormal is a number like any other, and NaN stays NaN", "[math]") {
   const double least = std::numeric_limits<double>::denorm_min();
   const auto equal = sara::math::js(least, least);
   CHECK(equal.value == 0);
@@ -91,7 +91,7 @@ TEST_CASE("js: the least denormal is a number like any other, and NaN stays NaN"
   CHECK(std::isnan(sara::math::js(0.5, double(NAN)).value));
 }
 
-TEMPLATE_TEST_CASE("js: slopes are finite where one side is all but 0", "[math]", double) {
+TEMPLATE_TEST_CASE("js: slopes are finite where one side is all but 0", "[math][precision]", double) {
   using R = TestType;
   for (const R tiny : {std::numeric_limits<R>::min(), static_cast<R>(1e-20), static_cast<R>(1e-8)}) {
     const auto t = sara::math::js(tiny, R(0.5));

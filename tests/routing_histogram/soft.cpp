@@ -41,7 +41,7 @@ std::vector<double> some_weights(oracle::source& from, std::size_t tokens) {
 
 }   // namespace
 
-TEMPLATE_TEST_CASE("routing_histogram: means, sums and mass of every layout, with and without weights", "[routing_histogram]", double,
+TEMPLATE_TEST_CASE("routing_histogram: means, sums and mass of every layout, with and without weights", "[routing_histogram][precision]", double,
                    float, sara::bf16, sara::fp16) {
   using A = sara::arithmetic_t<TestType>;
   const double tolerance = std::is_same_v<A, double> ? 1e-14 : 1e-6;
@@ -136,7 +136,7 @@ TEMPLATE_TEST_CASE("routing_histogram: a bad row makes its own sequence NaN, and
     }
 }
 
-TEST_CASE("routing_histogram: a mean over 2^20 tokens does not drift", "[routing_histogram]") {
+TEST_CASE("routing_histogram: a mean over 2^20 tokens does not drift", "[routing_histogram][precision]") {
   constexpr std::size_t experts = 4, tokens = std::size_t{1} << 20;
   std::vector<float> logits(tokens * experts);
   for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>((i * 2654435761u >> 7) % 1000) / 250.0f;

@@ -84,7 +84,7 @@ template <class T, class G> void against_the_formula() {
 
 }   // namespace
 
-TEMPLATE_TEST_CASE("routing_histogram_backward: the formula, every layout, both modes", "[routing_histogram]", double, float, sara::bf16,
+TEMPLATE_TEST_CASE("routing_histogram_backward: the formula, every layout, both modes", "[routing_histogram][precision]", double, float, sara::bf16,
                    sara::fp16) {
   against_the_formula<TestType, TestType>();
 }
@@ -92,7 +92,7 @@ TEMPLATE_TEST_CASE("routing_histogram_backward: 16-bit logits, fp32 gradient", "
   against_the_formula<TestType, float>();
 }
 
-TEST_CASE("routing_histogram_backward: central differences of the forward", "[routing_histogram]") {
+TEST_CASE("routing_histogram_backward: central differences of the forward", "[routing_histogram][precision]") {
   oracle::source from(31);
   constexpr std::size_t experts = 5, tokens = 6;
   const auto logits = from.normals(layers * tokens * experts), weights = from.uniforms(tokens, 0, 2),
