@@ -43,32 +43,16 @@ done
 build=build/benchmarks
 [[ -n $output ]] || output=$([[ -n $quick ]] && echo $build/RESULTS.md || echo benchmarks/RESULTS.md)
 
-compiler=${CXX:-c++}
-has_header() { command -v "$compiler" >/dev/null && "$compiler" -x c++ -std=c++20 -I /usr/include/eigen3 -E -include "$1" /dev/null >/dev/null 2>&1; }
-install_packages() {
-  local as_root=()
-  command -v apt-get >/dev/null || return 1
-  if ((EUID != 0)); then
-    command -v sudo >/dev/null || return 1
-    as_root=(sudo)
-  fi
-  echo "benchmarks/run.sh: installing $*"
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
-}
-
+me=benchmarks/run.sh
+. cmake/packages.sh
 missing=() rivals=()
-command -v cmake >/dev/null || missing+=(cmake)
-command -v ninja >/dev/null || missing+=(ninja-build)
-command -v "$compiler" >/dev/null || missing+=(g++)
+missing_build_tools
 has_header Eigen/Core || missing+=(libeigen3-dev)
 has_header benchmark/benchmark.h || missing+=(libbenchmark-dev)
 has_header ATen/ATen.h || rivals+=(libtorch-dev)
 has_header dnnl.hpp || rivals+=(libdnnl-dev)
-if ((${#missing[@]} + ${#rivals[@]})) && ((EUID == 0)) && command -v apt-get >/dev/null; then apt-get update -q; fi
-if ((${#missing[@]})) && ! install_packages "${missing[@]}"; then
-  echo "benchmarks/run.sh: please install what Debian calls: ${missing[*]}" >&2
-  exit 1
-fi
+install_packages "${missing[@]}"
+require_cmake
 for package in "${rivals[@]}"; do   # the race goes on without the ones that cannot be had
   install_packages "$package" || echo "benchmarks/run.sh: without $package, which could not be installed"
 done

@@ -10,10 +10,20 @@
 namespace sara_finetune {
 namespace {
 
+// `zh-hant` of `news.en-zh-hant`; without a high-resource language in the name, what stands behind its last hyphen.
+std::string language_in(const std::string& stem, const std::string& high) {
+  const std::size_t at = stem.rfind(high + "-");
+  if (at != std::string::npos && (at == 0 || stem[at - 1] == '.')) return stem.substr(at + high.size() + 1);
+  return stem.substr(stem.rfind('-') + 1);   // npos + 1 is 0: the whole stem
+}
+
 parallel_text read_tsv(const parallel_source& source) {
-  const std::string stem = source.file.stem().string();
   parallel_text text{.file = source.file.string(), .language = source.low, .pairs = {}};
-  if (text.language.empty()) text.language = stem.substr(stem.rfind('-') + 1);   // npos + 1 is 0: the whole stem
+  if (text.language.empty()) text.language = language_in(source.file.stem().string(), source.high);
+  if (text.language.empty() || text.language == source.high) {
+    throw std::runtime_error(text.file + ": expected a name such as " + source.high + "-sw.tsv, which says what " + source.high +
+                             " is translated into, found '" + text.language + "'");
+  }
 
   const std::string bytes = read_text_file(source.file);
   std::size_t number = 0;

@@ -28,7 +28,7 @@ struct monolingual_text {
 struct parallel_source {
   std::filesystem::path file;   // .tmx or .tsv
   std::string high = "en";
-  std::string low = {};   // absent: TMX: the only other language of the file; TSV: `sw` of `en-sw.tsv`
+  std::string low = {};   // absent: TMX: the only other language of the file; TSV: `sw` of `en-sw.tsv` or `news.en-sw.tsv`
 };
 
 // TMX: a language is matched by its first subtags in any case: `en` takes en, EN and en-US. Of a segment's inline elements

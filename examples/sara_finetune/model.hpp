@@ -38,73 +38,11 @@ template <class Scalar> class moe_model {
   const model_shape& shape() const { return shape_; }
 
   // Returns the sum over tokens of target weight times cross-entropy (0 for pass::routing).
-  double forward(std::span<const Scalar> parameters, const packed_batch& batch, pass how_far = pass::training) {
-    batch.check(shape_, how_far != pass::routing);
-    check_size("parameters", parameters.size(), parameter_count(blocks_));
-    passed_ = how_far;
-    tokens_ = batch.token_count();
-    balance_.reset(shape_, tokens_);
-    grow();
-    if (tokens_ == 0) return 0;
-
-    const index_t width = shape_.width;
-    const auto embedding = map_rows(parameters.data(), shape_.vocabulary, width);
-    auto embedded = layers_.front().x.grown(tokens_, width);
-    for (index_t t = 0; t < tokens_; ++t) embedded.row(t) = embedding.row(batch.tokens.data()[t]);
-
-    for (index_t l = 0; l < shape_.layers; ++l) {
-      layer_memory& layer = at(l);
-      const layer_blocks<const Scalar> weights(blocks_, l, parameters.data());
-      layer.of_attention.forward(layer.x.read(tokens_, width), weights.attention_norm, layer.attention_input.grown(tokens_, width));
-      auto between = layer.between.grown(tokens_, width);
-      between = layer.x.rows(tokens_, width);
-      layer.attention.forward(weights, positions_, batch, layer.attention_input.read(tokens_, width), between);
-
-      layer.of_mixture.forward(read_only(between), weights.mixture_norm, layer.mixture_input.grown(tokens_, width));
-      layer.experts.route(weights, layer.mixture_input.read(tokens_, width), routing<Scalar>(*this, l), mixture_scratch_);
-      if (how_far == pass::routing && l + 1 == shape_.layers) return 0;
-      auto next = (l + 1 < shape_.layers ? at(l + 1).x : last_).grown(tokens_, width);
-      next = between;
-      layer.experts.forward(weights, layer.mixture_input.read(tokens_, width), next, mixture_scratch_);
-    }
-    final_norm_.forward(last_.read(tokens_, width), parameters.data() + blocks_.back().offset, output_.grown(tokens_, width));
-    return cross_entropy_.forward(embedding, output_.read(tokens_, width), batch, how_far == pass::training);
-  }
+  double forward(std::span<const Scalar> parameters, const packed_batch& batch, pass how_far = pass::training);
 
   // Of the last forward, with the same parameters and batch. Adds to `gradient`.
   void backward(std::span<const Scalar> parameters, const packed_batch& batch, const gradient_sources<Scalar>& sources,
-                std::span<Scalar> gradient) {
-    check_backward(parameters, batch, sources, gradient);
-    if (tokens_ == 0) return;
-    const index_t width = shape_.width;
-    auto grad_embedding = map_rows(gradient.data(), shape_.vocabulary, width);
-    grad_embedding += sources.loss_scale * map_rows(cross_entropy_.grad_embedding(), shape_.vocabulary, width);
-    auto grad_output = grad_input_.grown(tokens_, width), grad = grad_.grown(tokens_, width);
-    grad_output = sources.loss_scale * map_rows(cross_entropy_.grad_hidden(), tokens_, width);
-    grad.setZero();
-    final_norm_.backward(last_.read(tokens_, width), parameters.data() + blocks_.back().offset, read_only(grad_output), grad,
-                         gradient.data() + blocks_.back().offset);
-
-    for (index_t l = shape_.layers; l-- > 0;) {
-      layer_memory& layer = at(l);
-      const layer_blocks<const Scalar> weights(blocks_, l, parameters.data());
-      layer_blocks<Scalar> to(blocks_, l, gradient.data());
-      auto grad_input = grad_input_.grown(tokens_, width);
-
-      const Scalar* const slopes = sources.balance_slopes.empty() ? nullptr : sources.balance_slopes.data() + l * shape_.experts;
-      const index_t in_window = l - sources.window_begin;
-      const bool of_logits = in_window >= 0 && in_window < sources.grad_logits.layers();
-      layer.experts.backward(weights, layer.mixture_input.read(tokens_, width), routing<const Scalar>(*this, l), read_only(grad), slopes,
-                             of_logits ? sources.grad_logits[in_window] : sara::matrix_view<const Scalar>{}, grad_input, to,
-                             mixture_scratch_);
-      layer.of_mixture.backward(layer.between.read(tokens_, width), weights.mixture_norm, read_only(grad_input), grad, to.mixture_norm);
-
-      layer.attention.backward(weights, positions_, batch, layer.attention_input.read(tokens_, width), read_only(grad), grad_input, to,
-                               attention_scratch_);
-      layer.of_attention.backward(layer.x.read(tokens_, width), weights.attention_norm, read_only(grad_input), grad, to.attention_norm);
-    }
-    for (index_t t = 0; t < tokens_; ++t) grad_embedding.row(batch.tokens.data()[t]) += grad.row(t);
-  }
+                std::span<Scalar> gradient);
 
   // Of the last forward. A window of layers: `count` of them from `first`; all without arguments.
   sara::layers_view<const Scalar> router_logits(index_t first = 0, index_t count = -1) const {
@@ -188,5 +126,76 @@ template <class Scalar> class moe_model {
   pass passed_ = pass::routing;
   index_t tokens_ = 0;
 };
+
+// Outside of the class: a function defined within it is compiled wherever it is called, whatever the last line says.
+template <class Scalar> double moe_model<Scalar>::forward(std::span<const Scalar> parameters, const packed_batch& batch, pass how_far) {
+  batch.check(shape_, how_far != pass::routing);
+  check_size("parameters", parameters.size(), parameter_count(blocks_));
+  passed_ = how_far;
+  tokens_ = batch.token_count();
+  balance_.reset(shape_, tokens_);
+  grow();
+  if (tokens_ == 0) return 0;
+
+  const index_t width = shape_.width;
+  const auto embedding = map_rows(parameters.data(), shape_.vocabulary, width);
+  auto embedded = layers_.front().x.grown(tokens_, width);
+  for (index_t t = 0; t < tokens_; ++t) embedded.row(t) = embedding.row(batch.tokens.data()[t]);
+
+  for (index_t l = 0; l < shape_.layers; ++l) {
+    layer_memory& layer = at(l);
+    const layer_blocks<const Scalar> weights(blocks_, l, parameters.data());
+    layer.of_attention.forward(layer.x.read(tokens_, width), weights.attention_norm, layer.attention_input.grown(tokens_, width));
+    auto between = layer.between.grown(tokens_, width);
+    between = layer.x.rows(tokens_, width);
+    layer.attention.forward(weights, positions_, batch, layer.attention_input.read(tokens_, width), between);
+
+    layer.of_mixture.forward(read_only(between), weights.mixture_norm, layer.mixture_input.grown(tokens_, width));
+    layer.experts.route(weights, layer.mixture_input.read(tokens_, width), routing<Scalar>(*this, l), mixture_scratch_);
+    if (how_far == pass::routing && l + 1 == shape_.layers) return 0;
+    auto next = (l + 1 < shape_.layers ? at(l + 1).x : last_).grown(tokens_, width);
+    next = between;
+    layer.experts.forward(weights, layer.mixture_input.read(tokens_, width), next, mixture_scratch_);
+  }
+  final_norm_.forward(last_.read(tokens_, width), parameters.data() + blocks_.back().offset, output_.grown(tokens_, width));
+  return cross_entropy_.forward(embedding, output_.read(tokens_, width), batch, how_far == pass::training);
+}
+
+template <class Scalar>
+void moe_model<Scalar>::backward(std::span<const Scalar> parameters, const packed_batch& batch, const gradient_sources<Scalar>& sources,
+                                 std::span<Scalar> gradient) {
+  check_backward(parameters, batch, sources, gradient);
+  if (tokens_ == 0) return;
+  const index_t width = shape_.width;
+  auto grad_embedding = map_rows(gradient.data(), shape_.vocabulary, width);
+  grad_embedding += sources.loss_scale * map_rows(cross_entropy_.grad_embedding(), shape_.vocabulary, width);
+  auto grad_output = grad_input_.grown(tokens_, width), grad = grad_.grown(tokens_, width);
+  grad_output = sources.loss_scale * map_rows(cross_entropy_.grad_hidden(), tokens_, width);
+  grad.setZero();
+  final_norm_.backward(last_.read(tokens_, width), parameters.data() + blocks_.back().offset, read_only(grad_output), grad,
+                       gradient.data() + blocks_.back().offset);
+
+  for (index_t l = shape_.layers; l-- > 0;) {
+    layer_memory& layer = at(l);
+    const layer_blocks<const Scalar> weights(blocks_, l, parameters.data());
+    layer_blocks<Scalar> to(blocks_, l, gradient.data());
+    auto grad_input = grad_input_.grown(tokens_, width);
+
+    const Scalar* const slopes = sources.balance_slopes.empty() ? nullptr : sources.balance_slopes.data() + l * shape_.experts;
+    const index_t in_window = l - sources.window_begin;
+    const bool of_logits = in_window >= 0 && in_window < sources.grad_logits.layers();
+    layer.experts.backward(weights, layer.mixture_input.read(tokens_, width), routing<const Scalar>(*this, l), read_only(grad), slopes,
+                           of_logits ? sources.grad_logits[in_window] : sara::matrix_view<const Scalar>{}, grad_input, to,
+                           mixture_scratch_);
+    layer.of_mixture.backward(layer.between.read(tokens_, width), weights.mixture_norm, read_only(grad_input), grad, to.mixture_norm);
+
+    layer.attention.backward(weights, positions_, batch, layer.attention_input.read(tokens_, width), read_only(grad), grad_input, to,
+                             attention_scratch_);
+    layer.of_attention.backward(layer.x.read(tokens_, width), weights.attention_norm, read_only(grad_input), grad, to.attention_norm);
+  }
+  for (index_t t = 0; t < tokens_; ++t) grad_embedding.row(batch.tokens.data()[t]) += grad.row(t);
+}
+
+extern template class moe_model<float>;   // in model.cpp
 
 }   // namespace sara_finetune

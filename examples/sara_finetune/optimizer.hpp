@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -49,18 +50,32 @@ void adamw_step(const adamw_options& options, double learning_rate, const std::v
   const Scalar rate = static_cast<Scalar>(learning_rate / (1 - std::pow(options.beta1, steps)));
   const Scalar root = static_cast<Scalar>(1 / std::sqrt(1 - std::pow(options.beta2, steps)));
   const Scalar epsilon = static_cast<Scalar>(options.epsilon);
-  constexpr index_t at_once = 4096;   // the three sweeps of a chunk find it in the nearest cache
   for (const parameter_block& block : all) {
     const Scalar kept = static_cast<Scalar>(1 - (block.decays ? learning_rate * options.weight_decay : 0));
-    for (index_t begin = block.offset, end = block.offset + block.size(); begin < end; begin += at_once) {
-      const index_t count = std::min(at_once, end - begin);
-      const auto g = map_row(gradient.data() + begin, count);
-      auto x = map_row(parameters.data() + begin, count), m = map_row(state.mean.data() + begin, count);
-      auto v = map_row(state.square.data() + begin, count);
+    const auto update = [&](const auto& g, auto&& x, auto&& m, auto&& v) {
       m = beta1 * m + (1 - beta1) * g;
       v = beta2 * v + (1 - beta2) * g.square();
       x = kept * x - rate * m / (root * v.sqrt() + epsilon);
-    }
+    };
+    // In arrays of one extent that is whole vectors: in longer maps Eigen takes what lies before the first aligned address one by one, and
+    // its vectors' square root rounds otherwise, so that bits would depend on where the memory lies.
+    using lanes = Eigen::Array<Scalar, 1, widest_vector>;
+    const index_t whole = block.size() / widest_vector * widest_vector;
+    for (index_t i = block.offset; i < block.offset + whole; i += widest_vector)
+      update(Eigen::Map<const lanes>(gradient.data() + i), Eigen::Map<lanes>(parameters.data() + i),
+             Eigen::Map<lanes>(state.mean.data() + i), Eigen::Map<lanes>(state.square.data() + i));
+    const index_t last = block.offset + whole, left = block.size() - whole;
+    if (left == 0) continue;
+    const auto padded = [&](const Scalar* from) {
+      lanes values = lanes::Zero();
+      std::copy_n(from + last, left, values.data());
+      return values;
+    };
+    lanes x = padded(parameters.data()), m = padded(state.mean.data()), v = padded(state.square.data());
+    update(padded(gradient.data()), x, m, v);
+    std::copy_n(x.data(), left, parameters.data() + last);
+    std::copy_n(m.data(), left, state.mean.data() + last);
+    std::copy_n(v.data(), left, state.square.data() + last);
   }
 }
 
@@ -80,9 +95,18 @@ inline double learning_rate_at(std::int64_t step, std::int64_t steps, double war
 // gradient as it is, for the caller to see.
 template <class Scalar> double clip_gradient(std::span<Scalar> gradient, double limit) {
   if (!(limit > 0)) throw std::runtime_error("clip_gradient: limit must be above 0, but is " + std::to_string(limit));
-  auto g = map_row(gradient.data(), static_cast<index_t>(gradient.size()));
-  const double norm = std::sqrt(g.template cast<double>().square().sum());
-  if (std::isfinite(norm) && norm > limit) g *= static_cast<Scalar>(limit / norm);
+  constexpr auto lanes = static_cast<std::size_t>(widest_vector);   // sums side by side: one alone would wait for each addition
+  double sums[lanes] = {};
+  std::size_t i = 0;
+  for (; i + lanes <= gradient.size(); i += lanes)
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      const double g = static_cast<double>(gradient[i + lane]);
+      sums[lane] += g * g;
+    }
+  for (; i < gradient.size(); ++i) sums[0] += static_cast<double>(gradient[i]) * static_cast<double>(gradient[i]);
+  const double norm = std::sqrt(std::accumulate(sums, sums + lanes, 0.0));
+  if (std::isfinite(norm) && norm > limit)
+    map_row(gradient.data(), static_cast<index_t>(gradient.size())) *= static_cast<Scalar>(limit / norm);
   return norm;
 }
 

@@ -29,18 +29,26 @@ std::string language_of(const pugi::xml_node& tuv) {
   return subtags(xml_lang ? xml_lang.value() : tuv.attribute("lang").value());
 }
 
-void append_text(const pugi::xml_node& node, std::string& text) {
+// Without recursion: how deep elements stand in one another is the file's choice.
+std::string text_of(const pugi::xml_node& segment) {
   static const std::set<std::string_view> codes = {"bpt", "ept", "it", "ph", "ut"};
-  for (const pugi::xml_node& child : node) {
-    if (child.type() == pugi::node_pcdata || child.type() == pugi::node_cdata) text += child.value();
-    if (child.type() == pugi::node_element && !codes.contains(child.name())) append_text(child, text);
+  std::string text;
+  for (pugi::xml_node node = segment.first_child(); node;) {
+    if (node.type() == pugi::node_pcdata || node.type() == pugi::node_cdata) text += node.value();
+    if (node.type() == pugi::node_element && node.first_child() && !codes.contains(node.name())) {
+      node = node.first_child();
+      continue;
+    }
+    while (node != segment && !node.next_sibling()) node = node.parent();
+    node = node == segment ? pugi::xml_node() : node.next_sibling();
   }
+  return text;
 }
 
 // Line breaks and tabs are the file's layout: with the spaces about them they become one space.
 std::string sentence_of(const pugi::xml_node& tuv) {
-  std::string raw, text;
-  append_text(tuv.child("seg"), raw);
+  const std::string raw = text_of(tuv.child("seg"));
+  std::string text;
   constexpr std::string_view white = " \t\n\r";
   for (std::size_t at = 0; at < raw.size();) {
     const std::size_t end = std::min(raw.find_first_not_of(white, at), raw.size());

@@ -33,15 +33,15 @@ class temporary_folder {
   std::filesystem::path path_;
 };
 
-inline std::filesystem::path embedded() {
-  return std::filesystem::path(SARA_SOURCE_DIR) / "examples" / "sara_finetune" / "data" / "en-sw.tsv";
-}
+// The repository's root; CMake names sources by absolute paths.
+inline std::filesystem::path root() { return std::filesystem::path(__FILE__).parent_path().parent_path().parent_path(); }
+
+inline std::filesystem::path embedded() { return root() / "examples" / "sara_finetune" / "data" / "en-sw.tsv"; }
 
 // The folder of TICO-19's memories; empty where there is none.
 inline std::filesystem::path tico19() {
   const char* given = std::getenv("SARA_TICO19");
-  const std::filesystem::path folder =
-      given != nullptr ? given : std::filesystem::path(SARA_SOURCE_DIR) / ".." / "shared" / "data" / "tico19";
+  const std::filesystem::path folder = given != nullptr ? given : root().parent_path() / "shared" / "data" / "tico19";
   return std::filesystem::exists(folder / "en-sw.tmx") ? folder : std::filesystem::path();
 }
 

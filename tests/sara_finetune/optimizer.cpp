@@ -73,6 +73,24 @@ TEST_CASE("adamw_step: a state that was saved continues bit by bit", "[sara_fine
   CHECK(saved.square == state.square);
 }
 
+TEST_CASE("adamw_step: the same bits wherever the memory lies", "[sara_finetune]") {
+  const std::vector<parameter_block> all = blocks(shape);
+  const auto size = static_cast<std::size_t>(parameter_count(all));
+  const std::vector<float> before = random_values<float>(size, 1, 6), gradient = random_values<float>(size, 1, 7);
+  std::vector<float> expected = before;
+  adamw_state<float> first;
+  adamw_step<float>({}, 0.01, all, gradient, expected, first);
+  for (std::size_t shift = 1; shift < 16; ++shift) {
+    std::vector<float> memory(size + shift), other(size + shift + 3);
+    const std::span<float> parameters = std::span(memory).subspan(shift), g = std::span(other).subspan(shift + 3);
+    std::copy(before.begin(), before.end(), parameters.begin());
+    std::copy(gradient.begin(), gradient.end(), g.begin());
+    adamw_state<float> state;
+    adamw_step<float>({}, 0.01, all, g, parameters, state);
+    CHECK(std::equal(expected.begin(), expected.end(), parameters.begin()));
+  }
+}
+
 TEST_CASE("adamw_step: vectors that do not fit are named", "[sara_finetune]") {
   const std::vector<parameter_block> all = blocks(shape);
   const auto size = static_cast<std::size_t>(parameter_count(all));

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <random>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "sara_finetune/model.hpp"
@@ -55,6 +57,16 @@ template <class Scalar = double> std::vector<Scalar> parameters(const model_shap
     }
   }
   return all;
+}
+
+// What `broken` says when it is refused.
+template <class Call> std::string complaint(const Call& broken) {
+  try {
+    broken();
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "";
 }
 
 }   // namespace small

@@ -1,5 +1,5 @@
 // Training, validation and test.
-#include "../../examples/sara_finetune/splits.hpp"
+#include "sara_finetune/splits.hpp"
 
 #include <map>
 #include <set>

@@ -1,5 +1,5 @@
 // The tokenizer: exact round trips, the same bytes every time, and what it refuses.
-#include "../../examples/sara_finetune/tokenizer.hpp"
+#include "sara_finetune/tokenizer.hpp"
 
 #include <algorithm>
 #include <cstdint>
@@ -7,9 +7,9 @@
 #include <map>
 #include <random>
 
-#include "../../examples/sara_finetune/splits.hpp"
 #include "catch.hpp"
 #include "files.hpp"
+#include "sara_finetune/splits.hpp"
 
 namespace {
 

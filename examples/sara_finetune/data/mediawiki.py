@@ -21,8 +21,8 @@ GENDER = re.compile(r"\{\{\s*GENDER:[^{}|]*\|([^{}|]*)(?:\|[^{}]*)?\}\}", re.IGN
 LINK = re.compile(r"\[\[([^\[\]|]*)(?:\|([^\[\]]*))?\]\]")
 WEB_LINK = re.compile(r"\[(?:https?:)?//\S+\s+([^\[\]]+)\]")
 LIST_MARK = re.compile(r"^[*#:;=\s]+|[=\s]+$")
-# Parameters, templates, tags, code, addresses, regular expressions, tables, file names.
-NO_SENTENCE = re.compile(r"[$%]\w|[{}<>\[\]\\|^_=~`]|//|/\*|@|&\w+;|\w\.\w+\.\w|\w/\w+/|\.(?:php|js|css|json|org|com)\b|\(\?", re.IGNORECASE)
+# Parameters, templates, tags, code, addresses, regular expressions, tables, alternatives, list marks, names of fields, file names.
+NO_SENTENCE = re.compile(r"[$%]\w|[{}<>\[\]\\|^_=~`*#•✓]|//|@|&\w+;|\w\.\w+\.\w|\w\s?/\s?\w|\w:\w|\.(?:php|js|css|json|org|com)\b|\(\?", re.IGNORECASE)
 INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 

@@ -6,8 +6,8 @@ usage() {
   cat <<'END'
 usage: bash tico19.sh XX FOLDER
 
-Fetches the memory of English and XX (sw, ne, bn, hi, fr, am, ha, ...), puts it into FOLDER as en-XX.tmx and prints that path. What is
-there already is not fetched again. SARA_TICO19_URL names another place to fetch from (default: the project's files on GitHub, at one commit).
+Fetches the memory of English and XX (sw, ne, bn, hi, fr, ha, so, ...; en-sw is sw), puts it into FOLDER as en-XX.tmx and prints
+that path. What is there already is not fetched again. SARA_TICO19_URL names another place to fetch from (default: the project's files on GitHub, at one commit).
 END
 }
 refuse() {
@@ -17,7 +17,7 @@ refuse() {
 
 [[ ${1:-} == --help ]] && { usage; exit 0; }
 (($# == 2)) || { usage >&2; exit 2; }
-language=$1 folder=$2
+language=${1#en-} folder=$2
 [[ $language =~ ^[a-z]{2,3}([-_][A-Za-z]+)?$ ]] || refuse "expected a language such as sw, found '$language'"
 from=${SARA_TICO19_URL:-https://raw.githubusercontent.com/tico-19/tico-19.github.io/d97615f9cffa28ec7de571e00fbd513e5a1c7fc7/data/TM}
 url=$from/all.en-$language.tmx.zip target=$folder/en-$language.tmx
@@ -39,6 +39,13 @@ else
 fi
 [[ -z $failed ]] || refuse "$url could not be fetched: no network, or no such memory ($(tail -n 1 "$work/log"))"
 unzip -tqq "$work/memory.zip" >/dev/null 2>&1 || refuse "what came from $url is not a whole zip archive"
-unzip -p "$work/memory.zip" '*.tmx' >"$work/memory.tmx" 2>/dev/null && [[ -s $work/memory.tmx ]] || refuse "the archive from $url holds no .tmx"
+unzip -p "$work/memory.zip" '*.tmx' >"$work/memory.tmx" 2>/dev/null || refuse "the archive from $url holds no .tmx"
+# A page of a proxy, or of a site that has moved, is no memory, whatever its name.
+if ! { head -c 1000 "$work/memory.tmx" | grep -q '<tmx' && tail -c 1000 "$work/memory.tmx" | grep -q '</tmx>'; }; then
+  refuse "what came from $url is not a whole TMX file"
+fi
+for side in en "$language"; do
+  grep -qiE "lang=[\"']${side/_/[-_]}[-_\"']" "$work/memory.tmx" || refuse "the memory from $url has no text in $side"
+done
 mv "$work/memory.tmx" "$target"
 echo "$target"

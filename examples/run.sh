@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# From a fresh Debian 12 / Ubuntu 24.04 (or newer) machine to the fine-tuning loop's report: `bash examples/run.sh`.
+set -euo pipefail
+from=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+  cat <<'END'
+Installs what is missing with the system's package manager (and says what), builds the example for this machine, gets parallel text,
+and runs `sara_finetune run` to its report.
+
+usage: bash examples/run.sh [argument of `sara_finetune run`]...
+
+Without --parallel the text is the first of these that can be had: TICO-19 in English and Swahili (fetched, 1.5 MB), sentence pairs
+of Debian's package mediawiki (apt-get download), or some 300 pairs that come with the example, which only illustrate.
+Without --out the run goes to build/examples/en-sw, and goes on with what that folder holds.
+
+  --help          this text
+  --help-all      the arguments of `sara_finetune run`
+END
+}
+[[ ${1:-} == --help ]] && { usage; exit 0; }
+
+me=examples/run.sh
+. cmake/packages.sh
+missing=()
+missing_build_tools
+missing_for_the_example
+command -v unzip >/dev/null || missing+=(unzip)   # for TICO-19
+command -v curl >/dev/null || command -v wget >/dev/null || missing+=(curl ca-certificates)
+command -v python3 >/dev/null || missing+=(python3-minimal)   # for mediawiki
+install_packages "${missing[@]}"
+require_cmake
+
+build=build/examples
+cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS= -DCMAKE_CXX_FLAGS_RELEASE="-O3 -march=native" \
+  -DCMAKE_CXX_COMPILER="$compiler" -DSARA_BUILD_TESTS=OFF -DSARA_BUILD_BENCHMARKS=OFF -DSARA_INSTALL=OFF >$build.log 2>&1 || { cat $build.log >&2; exit 1; }
+cmake --build $build --target sara_finetune
+program=$PWD/$build/examples/sara_finetune/sara_finetune
+data=$PWD/examples/sara_finetune/data fetched=$PWD/$build/text
+
+given() {   # is this flag among the arguments?
+  local flag=$1 argument
+  shift
+  for argument; do [[ $argument == "$flag" || $argument == "$flag"=* ]] && return; done
+  return 1
+}
+text=() where=()
+given --out "$@" || where=(--out "$PWD/$build/en-sw" --resume)
+holds_a_run() { [[ ${#where[@]} -gt 0 && -e ${where[1]}/settings.json ]]; }   # then it knows its text
+if ! given --parallel "$@" && ! given --help-all "$@" && ! holds_a_run; then
+  if bash "$data/tico19.sh" sw "$fetched"; then
+    text=(--parallel "$fetched/en-sw.tmx" --corpus "TICO-19, English and Swahili")
+  elif bash "$data/mediawiki.sh" sw "$fetched"; then
+    text=(--parallel "$fetched/mediawiki.en-sw.tsv" --text "en=$fetched/mediawiki.en.txt" --corpus "MediaWiki's messages, English and Swahili")
+  else
+    text=(--parallel "$data/en-sw.tsv" --corpus "the pairs that come with the example" --illustrative)
+    echo "$me: neither TICO-19 nor mediawiki can be had: some 300 pairs cannot train this model, so the figures only illustrate" >&2
+  fi
+  echo "$me: the text is ${text[*]: -1}"
+fi
+cd "$from"
+"$program" run "${where[@]}" "${text[@]}" "$@"

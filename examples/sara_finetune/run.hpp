@@ -1,0 +1,74 @@
+// A run: its folder, its stages, and how it goes on after it was stopped.
+//
+//   OUT/settings.json, tokenizer.model
+//   OUT/seed-1/pretrained.checkpoint, anchors.npy, anchors.json, ARM.checkpoint ..., metrics.jsonl, evaluation.json
+//   OUT/seed-2/...
+//   OUT/report.html, *.svg
+#pragma once
+
+#include <sara/cpu/threads.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "batches.hpp"
+#include "checkpoint.hpp"
+#include "dataset.hpp"
+#include "interrupt.hpp"
+#include "settings.hpp"
+#include "trainer.hpp"
+
+namespace sara_finetune {
+
+// Thrown when a signal asked a stage to end, after it has saved itself.
+struct interrupted : std::runtime_error {
+  explicit interrupted(const std::string& sentence, int by) : std::runtime_error(sentence), signal(by) {}
+  int signal;
+};
+
+class run {
+ public:
+  // Begins a run in `out`, or goes on with the one that it holds, which `settings` must fit. Reads the corpus; trains the tokenizer if the
+  // folder has none. Throws if the folder holds a run and `goes_on` is not set.
+  run(const settings& how, std::filesystem::path out, bool goes_on);
+
+  // The stages, in this order, each for all seeds. What is done already is not done again.
+  void pretrain();
+  void make_anchors();
+  void finetune();
+  void evaluate();
+  void report();
+
+ private:
+  // What a stage that trains says of itself.
+  struct schedule {
+    std::string stage, arm;
+    std::uint64_t seed;
+    double rate;
+    bool keeps_best;   // the parameters of the best validation are the stage's result, not the last ones
+  };
+  struct loaded_anchors;
+
+  std::filesystem::path folder(std::uint64_t seed) const;
+  std::filesystem::path checkpoint_of(std::uint64_t seed, const std::string& model) const;
+  std::vector<std::uint64_t> seeds() const;
+  // The finished stage's parameters. Throws if it is not finished: the sentence names the subcommand that does so.
+  std::vector<float> parameters_of(std::uint64_t seed, const std::string& model) const;
+  // Unless the checkpoint says that it is done: from its step, or from `initial`, to the last.
+  void train(const schedule& of, const step_batches& batches, const objective& towards, const std::vector<float>& initial);
+  nlohmann::json validation_of(const std::vector<float>& parameters, double& mean);
+  std::vector<std::string> keys_of_training_pairs() const;
+  void say(const std::string& line) const;
+
+  settings settings_;
+  std::filesystem::path out_;
+  std::unique_ptr<sara::thread_pool> pool_;
+  std::unique_ptr<prepared_corpus> corpus_;
+  std::string corpus_fingerprint_;
+  interrupt_guard interrupts_;
+};
+
+}   // namespace sara_finetune
