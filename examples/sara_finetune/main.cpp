@@ -6,8 +6,8 @@
 #include <exception>
 #include <iostream>
 
-#include "atomic_file.hpp"
 #include "run.hpp"
+#include "storage/atomic_file.hpp"
 
 namespace {
 
@@ -20,19 +20,19 @@ struct command {
   std::string stage = {};
 };
 
-constexpr const char* stages[][2] = {
-    {"run", "all stages, in this order"},
-    {"pretrain", "a model from text that is mostly high-resource"},
-    {"anchors", "its routing of the high-resource side of each pair"},
-    {"finetune", "on the low-resource side, once for each arm"},
-    {"evaluate", "bits a byte, cloze, divergences, on text that no stage has seen"},
-    {"report", "a table, figures and report.html"}};
+constexpr const char* stages[][2] = {{"run", "all stages, in this order"},
+                                     {"pretrain", "a model from text that is mostly high-resource"},
+                                     {"anchors", "its routing of the high-resource side of each pair"},
+                                     {"finetune", "on the low-resource side, once for each arm"},
+                                     {"evaluate", "bits a byte, cloze, divergences, on text that no stage has seen"},
+                                     {"report", "a table, figures and report.html"}};
 
 // Parsed onto `to`: what no flag names stays as it is.
 void parse(int argc, char** argv, command& to) {
-  CLI::App app{"Pretrains a small multilingual mixture-of-experts model, aligns its routing across languages by the SARA loss (arXiv "
-               "2606.25821), and tells what that did.",
-               "sara_finetune"};
+  CLI::App app{
+      "Pretrains a small multilingual mixture-of-experts model, aligns its routing across languages by the SARA loss (arXiv "
+      "2606.25821), and tells what that did.",
+      "sara_finetune"};
   app.require_subcommand(1);
   app.fallthrough();
   for (const auto& [name, what] : stages) app.add_subcommand(name, what)->callback([&to, stage = std::string(name)] { to.stage = stage; });

@@ -7,16 +7,16 @@
 #include <iostream>
 #include <numeric>
 
-#include "anchors.hpp"
-#include "atomic_file.hpp"
-#include "evaluation.hpp"
-#include "fingerprint.hpp"
-#include "measure.hpp"
-#include "metrics_log.hpp"
+#include "evaluation/evaluation.hpp"
+#include "evaluation/measure.hpp"
 #include "progress.hpp"
-#include "random.hpp"
-#include "report.hpp"
-#include "summary.hpp"
+#include "report/report.hpp"
+#include "report/summary.hpp"
+#include "storage/anchors.hpp"
+#include "storage/atomic_file.hpp"
+#include "storage/fingerprint.hpp"
+#include "storage/metrics_log.hpp"
+#include "training/random.hpp"
 
 namespace sara_finetune {
 namespace {
@@ -48,9 +48,7 @@ std::string fingerprint_of(const dataset& data) {
   for (const encoded_sentence& sentence : data.high_text) state = with_sentence(state, sentence);
   for (const auto& text : data.low_text)
     for (const encoded_sentence& sentence : text) state = with_sentence(state, sentence);
-  char digits[17];
-  std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(state));
-  return digits;
+  return hexadecimal(state);
 }
 
 std::vector<const encoded_sentence*> sides(const std::vector<encoded_pair>& pairs, encoded_sentence encoded_pair::*side) {
@@ -60,9 +58,8 @@ std::vector<const encoded_sentence*> sides(const std::vector<encoded_pair>& pair
 }
 
 double bits_a_byte(const std::vector<double>& cross_entropies, const std::vector<const encoded_sentence*>& sentences) {
-  const double bytes = std::accumulate(sentences.begin(), sentences.end(), 0.0, [](double sum, const encoded_sentence* s) {
-    return sum + static_cast<double>(s->text.size());
-  });
+  const double bytes = std::accumulate(sentences.begin(), sentences.end(), 0.0,
+                                       [](double sum, const encoded_sentence* s) { return sum + static_cast<double>(s->text.size()); });
   return std::accumulate(cross_entropies.begin(), cross_entropies.end(), 0.0) / std::numbers::ln2 / bytes;
 }
 
@@ -133,8 +130,7 @@ std::filesystem::path run::checkpoint_of(std::uint64_t seed, const std::string& 
 std::vector<float> run::parameters_of(std::uint64_t seed, const std::string& model) const {
   const std::filesystem::path file = checkpoint_of(seed, model);
   const std::string stage = model == pretrained ? "pretrain" : "finetune";
-  if (!std::filesystem::exists(file))
-    throw std::runtime_error(file.string() + " is not there: `sara_finetune " + stage + "` makes it");
+  if (!std::filesystem::exists(file)) throw std::runtime_error(file.string() + " is not there: `sara_finetune " + stage + "` makes it");
   checkpoint from = read_checkpoint(file);
   check_shape(from, file, settings_.shape);
   refuse_other(file, from, "corpus", corpus_fingerprint_);
@@ -208,9 +204,15 @@ void run::train(const schedule& of, const step_batches& batches, const objective
   const auto save = [&](bool finished) {
     log.sync();
     checkpoint to;
-    to.about = {{"stage", of.stage},    {"arm", of.arm},           {"seed", of.seed},
-                {"step", taken},        {"steps", steps},          {"tokens", tokens},
-                {"finished", finished}, {"shape", settings_.shape}, {"corpus", corpus_fingerprint_}};
+    to.about = {{"stage", of.stage},
+                {"arm", of.arm},
+                {"seed", of.seed},
+                {"step", taken},
+                {"steps", steps},
+                {"tokens", tokens},
+                {"finished", finished},
+                {"shape", settings_.shape},
+                {"corpus", corpus_fingerprint_}};
     if (best_step >= 0) {
       to.about["best"] = best;
       to.about["best_step"] = best_step;
@@ -230,13 +232,12 @@ void run::train(const schedule& of, const step_batches& batches, const objective
   double seconds = 0, sara_seconds = 0;
   while (taken < steps) {
     const double step_begin = now();
-    const step_figures seen = training.step(batches[static_cast<std::size_t>(taken)], towards,
-                                            learning_rate_at(taken, steps, settings_.warmup, of.rate));
+    const step_figures seen =
+        training.step(batches[static_cast<std::size_t>(taken)], towards, learning_rate_at(taken, steps, settings_.warmup, of.rate));
     if (!std::isfinite(seen.loss) || !std::isfinite(seen.gradient_norm))
-      throw std::runtime_error(name + ": step " + std::to_string(taken + 1) + ": the " +
-                               (std::isfinite(seen.loss) ? "gradient" : "loss") + " is not finite (cross-entropy " +
-                               fixed(seen.cross_entropy, 4) + ", balance " + fixed(seen.balance, 4) + ", divergence " +
-                               fixed(seen.divergence, 6) + "); " +
+      throw std::runtime_error(name + ": step " + std::to_string(taken + 1) + ": the " + (std::isfinite(seen.loss) ? "gradient" : "loss") +
+                               " is not finite (cross-entropy " + fixed(seen.cross_entropy, 4) + ", balance " + fixed(seen.balance, 4) +
+                               ", divergence " + fixed(seen.divergence, 6) + "); " +
                                (std::filesystem::exists(file) ? file.string() + " keeps the last good step" : "nothing was saved yet"));
     ++taken;
     tokens += seen.tokens;
@@ -293,9 +294,8 @@ void run::train(const schedule& of, const step_batches& batches, const objective
 void run::pretrain() {
   for (const std::uint64_t seed : seeds()) {
     std::filesystem::create_directories(folder(seed));
-    const step_batches batches =
-        pretraining_batches(corpus_->data, settings_.low_share, settings_.low_sentences,
-                            {.sequences = settings_.sequences, .tokens = settings_.pretrain_tokens, .seed = seed});
+    const step_batches batches = pretraining_batches(corpus_->data, settings_.low_share, settings_.low_sentences,
+                                                     {.sequences = settings_.sequences, .tokens = settings_.pretrain_tokens, .seed = seed});
     train({.stage = "pretrain", .arm = {}, .seed = seed, .rate = settings_.pretrain_rate, .keeps_best = true}, batches,
           {.balance_weight = settings_.balance}, initialize<float>(settings_.shape, mixed(seed, 6)));
   }
@@ -325,15 +325,15 @@ void run::make_anchors() {
       sentences.insert(sentences.end(), high.begin(), high.end());
     }
     const bool filters = settings_.anchors_keep < 1;
-    const measured_sentences seen =
-        measure(settings_.shape, parameters, sentences, filters ? pass::evaluation : pass::routing, *pool_);
+    const measured_sentences seen = measure(settings_.shape, parameters, sentences, filters ? pass::evaluation : pass::routing, *pool_);
 
     std::vector<std::size_t> kept(keys.size());
     std::iota(kept.begin(), kept.end(), std::size_t{0});
     if (filters) {
       const auto cost = [&](std::size_t i) { return seen.cross_entropies[i] / static_cast<double>(sentences[i]->text.size()); };
       std::stable_sort(kept.begin(), kept.end(), [&](std::size_t a, std::size_t b) { return cost(a) < cost(b); });
-      kept.resize(std::max<std::size_t>(1, static_cast<std::size_t>(std::llround(settings_.anchors_keep * static_cast<double>(keys.size())))));
+      kept.resize(
+          std::max<std::size_t>(1, static_cast<std::size_t>(std::llround(settings_.anchors_keep * static_cast<double>(keys.size())))));
       std::sort(kept.begin(), kept.end());
     }
     anchor_table table{.layers = seen.layers, .experts = seen.experts, .keys = {}, .histograms = {}, .model = fingerprint(parameters)};
@@ -346,7 +346,8 @@ void run::make_anchors() {
     write_anchors(file, table);
     std::cout << "anchors, seed " << seed << ": " << table.samples() << " of " << keys.size() << " pairs, " << fixed(now() - begin, 1)
               << " s\n";
-    if (interrupts_.requested()) throw interrupted("stopped after the anchors; the same command with --resume goes on", interrupts_.signal());
+    if (interrupts_.requested())
+      throw interrupted("stopped after the anchors; the same command with --resume goes on", interrupts_.signal());
   }
 }
 
@@ -360,8 +361,8 @@ void run::finetune() {
     const std::vector<std::int32_t> other_pair = shuffled_rows(corpus_->data, seed);
     for (const std::string& text : settings_.arms) {
       const arm a = parse_arm(text, settings_, seed);
-      step_batches batches = finetuning_batches(
-          corpus_->data, a.rehearsal, {.sequences = settings_.sequences, .tokens = settings_.finetune_tokens, .seed = seed});
+      step_batches batches = finetuning_batches(corpus_->data, a.rehearsal,
+                                                {.sequences = settings_.sequences, .tokens = settings_.finetune_tokens, .seed = seed});
       for (auto& step : batches)
         for (training_sequence& s : step) {
           if (s.anchor_row < 0) continue;
@@ -381,7 +382,7 @@ void run::finetune() {
 }
 
 void run::evaluate() {
-  const enum part of = settings_.part == "test" ? part::test : part::validation;
+  const part of = settings_.part == "test" ? part::test : part::validation;
   const double begin = now();
   for (const std::uint64_t seed : seeds()) {
     std::map<std::string, measured_sentences> frozen;
@@ -390,13 +391,8 @@ void run::evaluate() {
     nlohmann::json results = {{"part", settings_.part}, {"models", nlohmann::json::object()}};
     for (const std::string& model : models) {
       const std::vector<float> parameters = parameters_of(seed, model);
-      if (model == pretrained)
-        for (const encoded_split& language : corpus_->data.languages)
-          frozen[language.language] =
-              measure(settings_.shape, parameters, sides(of == part::test ? language.test : language.validation, &encoded_pair::high),
-                      pass::routing, *pool_);
-      results["models"][model] =
-          sara_finetune::evaluate(settings_.shape, parameters, corpus_->data, of, corpus_->words, frozen, *pool_);
+      if (model == pretrained) frozen = freeze(settings_.shape, parameters, corpus_->data, of, *pool_);
+      results["models"][model] = sara_finetune::evaluate(settings_.shape, parameters, corpus_->data, of, corpus_->words, frozen, *pool_);
       if (interrupts_.requested())
         throw interrupted("stopped during the evaluation; the same command with --resume goes on", interrupts_.signal());
     }

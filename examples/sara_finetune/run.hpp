@@ -14,12 +14,12 @@
 #include <string>
 #include <vector>
 
-#include "batches.hpp"
-#include "checkpoint.hpp"
-#include "dataset.hpp"
 #include "interrupt.hpp"
 #include "settings.hpp"
-#include "trainer.hpp"
+#include "storage/checkpoint.hpp"
+#include "text/dataset.hpp"
+#include "training/batches.hpp"
+#include "training/trainer.hpp"
 
 namespace sara_finetune {
 

@@ -6,8 +6,8 @@
 #include <stdexcept>
 #include <string_view>
 
-#include "random.hpp"
-#include "shape_json.hpp"
+#include "model/shape_json.hpp"
+#include "training/random.hpp"
 
 namespace sara_finetune {
 namespace {

@@ -7,15 +7,15 @@
 #include <string>
 #include <vector>
 
-#include "shape.hpp"
+#include "model/shape.hpp"
 
 namespace sara_finetune {
 
 struct settings {
-  std::string corpus = {};                // what the report calls it; empty: the files' names
-  bool illustrative = false;              // a corpus too small to train this model
+  std::string corpus = {};     // what the report calls it; empty: the files' names
+  bool illustrative = false;   // a corpus too small to train this model
   std::vector<std::string> parallel = {};
-  std::vector<std::string> text = {};     // LANG=FILE
+  std::vector<std::string> text = {};   // LANG=FILE
   std::string high = "en";
 
   model_shape shape = {};
@@ -34,7 +34,7 @@ struct settings {
   int window_first = 2, window_last = 4;   // layers, both within
 
   std::vector<std::string> arms = {"plain", "sara", "shuffled"};   // see arm
-  std::uint64_t seed = 1;   // the first one
+  std::uint64_t seed = 1;                                          // the first one
   int seeds = 1;
   std::string part = "test";   // that is evaluated
   int threads = 0;             // 0: as many as there are

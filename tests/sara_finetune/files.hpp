@@ -33,8 +33,7 @@ class temporary_folder {
   std::filesystem::path path_;
 };
 
-// The repository's root; CMake names sources by absolute paths.
-inline std::filesystem::path root() { return std::filesystem::path(__FILE__).parent_path().parent_path().parent_path(); }
+inline std::filesystem::path root() { return SARA_ROOT; }   // the repository's
 
 inline std::filesystem::path embedded() { return root() / "examples" / "sara_finetune" / "data" / "en-sw.tsv"; }
 

@@ -70,8 +70,10 @@ TEST_CASE("program: what is wrong with the flags or the files is one sentence an
 TEST_CASE("program: stage by stage in one folder, whose settings stay", "[program]") {
   const files::temporary_folder folder;
   const std::string out = " --out " + (folder.path() / "run").string();
-  const ended begun = program("pretrain --vocabulary 500 --layers 3 --width 16 --heads 2 --experts 4 --hidden 16 --window 1-2 --sequences 8 --pretrain-tokens 2000 "
-                              "--finetune-tokens 2000 --parallel " + files::embedded().string() + out);
+  const ended begun = program(
+      "pretrain --vocabulary 500 --layers 3 --width 16 --heads 2 --experts 4 --hidden 16 --window 1-2 --sequences 8 --pretrain-tokens 2000 "
+      "--finetune-tokens 2000 --parallel " +
+      files::embedded().string() + out);
   INFO(begun.said);
   REQUIRE(begun.code == 0);
   complains("pretrain" + out, {"--resume"});

@@ -9,7 +9,7 @@
 
 #include "catch.hpp"
 #include "files.hpp"
-#include "sara_finetune/atomic_file.hpp"
+#include "sara_finetune/storage/atomic_file.hpp"
 
 namespace {
 
@@ -218,7 +218,8 @@ TEST_CASE("a folder that holds something else is refused, and left as it is", "[
     r.pretrain();
     r.make_anchors();
   }
-  for (const char* file : {"anchors.npy", "anchors.json"}) fs::copy_file(out / "seed-2" / file, seed / file, fs::copy_options::overwrite_existing);
+  for (const char* file : {"anchors.npy", "anchors.json"})
+    fs::copy_file(out / "seed-2" / file, seed / file, fs::copy_options::overwrite_existing);
   CHECK(files::complaint([&] { run(how, out, true).finetune(); }).find("model") != std::string::npos);
 
   // A checkpoint that is cut off.
