@@ -15,11 +15,16 @@ Without --parallel the text is the first of these that can be had: TICO-19 in En
 of Debian's package mediawiki (apt-get download), or some 300 pairs that come with the example, which only illustrate.
 Without --out the run goes to build/examples/en-sw, and goes on with what that folder holds.
 
-  --help          this text
-  --help-all      the arguments of `sara_finetune run`
+  --help          this text, and once the example is built, the arguments
 END
 }
-[[ ${1:-} == --help ]] && { usage; exit 0; }
+build=build/examples
+program=$PWD/$build/examples/sara_finetune/sara_finetune
+if [[ ${1:-} == --help ]]; then
+  usage
+  [[ ! -x $program ]] || { echo; "$program" run --help; }
+  exit 0
+fi
 
 me=examples/run.sh
 . cmake/packages.sh
@@ -32,23 +37,24 @@ command -v python3 >/dev/null || missing+=(python3-minimal)   # for mediawiki
 install_packages "${missing[@]}"
 require_cmake
 
-build=build/examples
+mkdir -p $build
 cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS= -DCMAKE_CXX_FLAGS_RELEASE="-O3 -march=native" \
-  -DCMAKE_CXX_COMPILER="$compiler" -DSARA_BUILD_TESTS=OFF -DSARA_BUILD_BENCHMARKS=OFF -DSARA_INSTALL=OFF >$build.log 2>&1 || { cat $build.log >&2; exit 1; }
+  -DCMAKE_CXX_COMPILER="$compiler" -DSARA_BUILD_TESTS=OFF -DSARA_BUILD_BENCHMARKS=OFF -DSARA_INSTALL=OFF >$build/configure.log 2>&1 ||
+  { cat $build/configure.log >&2; exit 1; }
 cmake --build $build --target sara_finetune
-program=$PWD/$build/examples/sara_finetune/sara_finetune
 data=$PWD/examples/sara_finetune/data fetched=$PWD/$build/text
 
-given() {   # is this flag among the arguments?
-  local flag=$1 argument
-  shift
-  for argument; do [[ $argument == "$flag" || $argument == "$flag"=* ]] && return; done
-  return 1
-}
+# The value of --out, if it is among the arguments; --parallel, if it is.
+out='' parallel='' previous=''
+for argument; do
+  [[ $previous == --out ]] && out=$argument
+  [[ $argument == --out=* ]] && out=${argument#--out=}
+  [[ $argument == --parallel || $argument == --parallel=* ]] && parallel=yes
+  previous=$argument
+done
 text=() where=()
-given --out "$@" || where=(--out "$PWD/$build/en-sw" --resume)
-holds_a_run() { [[ ${#where[@]} -gt 0 && -e ${where[1]}/settings.json ]]; }   # then it knows its text
-if ! given --parallel "$@" && ! given --help-all "$@" && ! holds_a_run; then
+[[ -n $out ]] || { out=$PWD/$build/en-sw where=(--out "$PWD/$build/en-sw" --resume); }
+if [[ -z $parallel && ! -e $(cd "$from" && realpath -m "$out")/settings.json ]]; then   # a run that has begun knows its text
   if bash "$data/tico19.sh" sw "$fetched"; then
     text=(--parallel "$fetched/en-sw.tmx" --corpus "TICO-19, English and Swahili")
   elif bash "$data/mediawiki.sh" sw "$fetched"; then
@@ -57,7 +63,6 @@ if ! given --parallel "$@" && ! given --help-all "$@" && ! holds_a_run; then
     text=(--parallel "$data/en-sw.tsv" --corpus "the pairs that come with the example" --illustrative)
     echo "$me: neither TICO-19 nor mediawiki can be had: some 300 pairs cannot train this model, so the figures only illustrate" >&2
   fi
-  echo "$me: the text is ${text[*]: -1}"
 fi
 cd "$from"
 "$program" run "${where[@]}" "${text[@]}" "$@"

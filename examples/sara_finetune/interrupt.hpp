@@ -3,7 +3,16 @@
 
 #include <signal.h>
 
+#include <stdexcept>
+#include <string>
+
 namespace sara_finetune {
+
+// Thrown by what a signal asked to end, after it has saved itself.
+struct interrupted : std::runtime_error {
+  interrupted(const std::string& sentence, int by) : std::runtime_error(sentence), signal(by) {}
+  int signal;
+};
 
 // While it lives, the first SIGINT or SIGTERM is only noted; the next one ends the process at once. A signal that was ignored before (nohup)
 // stays ignored. One guard at a time: a second one throws.

@@ -35,7 +35,10 @@ void parse(int argc, char** argv, command& to) {
       "sara_finetune"};
   app.require_subcommand(1);
   app.fallthrough();
-  for (const auto& [name, what] : stages) app.add_subcommand(name, what)->callback([&to, stage = std::string(name)] { to.stage = stage; });
+  for (const auto& [name, what] : stages) {
+    CLI::App* const stage = app.add_subcommand(name, what)->callback([&to, chosen = std::string(name)] { to.stage = chosen; });
+    stage->set_help_flag();   // `run --help` tells all flags, as --help does
+  }
   settings& s = to.how;
 
   const char* const run = "The run";
@@ -113,6 +116,15 @@ settings settings_of(const std::filesystem::path& file) {
   }
 }
 
+// So that a run may be gone on with from anywhere.
+void make_absolute(settings& how) {
+  const auto absolute = [](const std::string& file) { return std::filesystem::absolute(file).lexically_normal().string(); };
+  for (std::string& file : how.parallel) file = absolute(file);
+  for (std::string& text : how.text)
+    if (const std::size_t equals = text.find('='); equals != std::string::npos)
+      text = text.substr(0, equals + 1) + absolute(text.substr(equals + 1));
+}
+
 int stage_by_stage(int argc, char** argv) {
   command asked;
   parse(argc, argv, asked);
@@ -124,15 +136,12 @@ int stage_by_stage(int argc, char** argv) {
     command again{.how = old};
     parse(argc, argv, again);
     asked = again;
-    for (std::string& file : asked.how.parallel) file = std::filesystem::absolute(file).lexically_normal().string();
+    make_absolute(asked.how);
     check_same_run(old, asked.how, echo);
   } else if (!begins) {
     throw std::runtime_error(asked.out.string() + " holds no run: `sara_finetune pretrain` or `run` begins one");
   }
-  for (std::string& file : asked.how.parallel) file = std::filesystem::absolute(file).lexically_normal().string();
-  for (std::string& text : asked.how.text)
-    if (const std::size_t equals = text.find('='); equals != std::string::npos)
-      text = text.substr(0, equals + 1) + std::filesystem::absolute(text.substr(equals + 1)).lexically_normal().string();
+  make_absolute(asked.how);
 
   sara_finetune::run run(asked.how, asked.out, asked.resume || !begins);
   const bool all = asked.stage == "run";

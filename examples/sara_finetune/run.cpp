@@ -9,13 +9,11 @@
 
 #include "evaluation/evaluation.hpp"
 #include "evaluation/measure.hpp"
-#include "progress.hpp"
 #include "report/report.hpp"
 #include "report/summary.hpp"
 #include "storage/anchors.hpp"
 #include "storage/atomic_file.hpp"
 #include "storage/fingerprint.hpp"
-#include "storage/metrics_log.hpp"
 #include "training/random.hpp"
 
 namespace sara_finetune {
@@ -61,12 +59,6 @@ double bits_a_byte(const std::vector<double>& cross_entropies, const std::vector
   const double bytes = std::accumulate(sentences.begin(), sentences.end(), 0.0,
                                        [](double sum, const encoded_sentence* s) { return sum + static_cast<double>(s->text.size()); });
   return std::accumulate(cross_entropies.begin(), cross_entropies.end(), 0.0) / std::numbers::ln2 / bytes;
-}
-
-void refuse_other(const std::filesystem::path& file, const checkpoint& found, const char* what, const nlohmann::json& asked) {
-  const nlohmann::json is = found.about.value(what, nlohmann::json());
-  if (is != asked)
-    throw std::runtime_error(file.string() + ": expected a checkpoint of " + what + " " + asked.dump() + ", found " + is.dump());
 }
 
 }   // namespace
@@ -128,167 +120,49 @@ std::filesystem::path run::checkpoint_of(std::uint64_t seed, const std::string& 
 }
 
 std::vector<float> run::parameters_of(std::uint64_t seed, const std::string& model) const {
-  const std::filesystem::path file = checkpoint_of(seed, model);
-  const std::string stage = model == pretrained ? "pretrain" : "finetune";
-  if (!std::filesystem::exists(file)) throw std::runtime_error(file.string() + " is not there: `sara_finetune " + stage + "` makes it");
-  checkpoint from = read_checkpoint(file);
-  check_shape(from, file, settings_.shape);
-  refuse_other(file, from, "corpus", corpus_fingerprint_);
-  if (!from.about.value("finished", false))
-    throw std::runtime_error(file.string() + " is of step " + from.about.value("step", nlohmann::json()).dump() + " of " +
-                             from.about.value("steps", nlohmann::json()).dump() + ": `sara_finetune " + stage + " --resume` goes on");
-  array_of(from, file, "parameters", static_cast<std::size_t>(parameter_count(blocks(settings_.shape))));
-  return std::move(from.arrays.at("parameters"));
+  return trained_parameters(checkpoint_of(seed, model), model == pretrained ? "pretrain" : "finetune", settings_.shape,
+                            corpus_fingerprint_);
 }
 
-// Bits a byte of each language's validation part; `mean` weighs them as pretraining does.
-nlohmann::json run::validation_of(const std::vector<float>& parameters, double& mean) {
+// The mean weighs the languages as pretraining does.
+validation run::validated(const std::vector<float>& parameters) {
   const dataset& data = corpus_->data;
-  nlohmann::json bits = nlohmann::json::object();
+  validation found{.bits_per_byte = nlohmann::json::object(), .mean = 0};
   double low = 0, high = 0;
   for (const encoded_split& language : data.languages) {
     const auto bits_of = [&](encoded_sentence encoded_pair::*side) {
       const auto sentences = sides(language.validation, side);
       return bits_a_byte(measure(settings_.shape, parameters, sentences, pass::evaluation, *pool_).cross_entropies, sentences);
     };
-    bits[language.language] = bits_of(&encoded_pair::low);
-    low += bits[language.language].get<double>();
+    const double of_low = bits_of(&encoded_pair::low);
+    found.bits_per_byte[language.language] = of_low;
+    low += of_low;
     high += bits_of(&encoded_pair::high);
   }
   const double languages = static_cast<double>(data.languages.size());
-  bits[data.high] = high / languages;
-  mean = settings_.low_share * low / languages + (1 - settings_.low_share) * high / languages;
-  return bits;
+  found.bits_per_byte[data.high] = high / languages;
+  found.mean = settings_.low_share * low / languages + (1 - settings_.low_share) * high / languages;
+  return found;
 }
 
-void run::train(const schedule& of, const step_batches& batches, const objective& towards, const std::vector<float>& initial) {
-  const std::filesystem::path file = checkpoint_of(of.seed, of.arm.empty() ? pretrained : of.arm);
-  const std::string name = of.arm.empty() ? of.stage : of.stage + " " + of.arm;
-  const auto steps = static_cast<std::int64_t>(batches.size());
-  trainer training(settings_.shape,
-                   {.micro_batches = settings_.micro_batches, .adamw = {.weight_decay = settings_.weight_decay}, .clip = settings_.clip},
-                   *pool_);
-  training.parameters = initial;
-  std::int64_t taken = 0, tokens = 0, best_step = -1;
-  double best = INFINITY;
-  std::vector<float> best_parameters;
-
-  if (std::filesystem::exists(file)) {
-    checkpoint from = read_checkpoint(file);
-    check_shape(from, file, settings_.shape);
-    refuse_other(file, from, "stage", of.stage);
-    refuse_other(file, from, "arm", of.arm);
-    refuse_other(file, from, "seed", of.seed);
-    refuse_other(file, from, "steps", steps);
-    refuse_other(file, from, "corpus", corpus_fingerprint_);
-    if (from.about.value("finished", false)) {
-      std::cout << name << ", seed " << of.seed << ": done already (" << file.filename().string() << ")\n";
-      return;
-    }
-    const std::size_t size = initial.size();
-    for (const char* array : {"parameters", "mean", "square"}) array_of(from, file, array, size);
-    taken = from.about.at("step").get<std::int64_t>();
-    tokens = from.about.at("tokens").get<std::int64_t>();
-    training.parameters = std::move(from.arrays.at("parameters"));
-    training.state = {.mean = std::move(from.arrays.at("mean")), .square = std::move(from.arrays.at("square")), .step = taken};
-    if (from.arrays.contains("best")) {
-      array_of(from, file, "best", size);
-      best_parameters = std::move(from.arrays.at("best"));
-      best = from.about.at("best").get<double>();
-      best_step = from.about.at("best_step").get<std::int64_t>();
-    }
-    std::cout << name << ", seed " << of.seed << ": goes on from step " << taken << " of " << steps << "\n";
-  }
-
-  metrics_log log(folder(of.seed) / "metrics.jsonl", of.stage, of.arm, taken);
-  const auto save = [&](bool finished) {
-    log.sync();
-    checkpoint to;
-    to.about = {{"stage", of.stage},
-                {"arm", of.arm},
-                {"seed", of.seed},
-                {"step", taken},
-                {"steps", steps},
-                {"tokens", tokens},
-                {"finished", finished},
-                {"shape", settings_.shape},
-                {"corpus", corpus_fingerprint_}};
-    if (best_step >= 0) {
-      to.about["best"] = best;
-      to.about["best_step"] = best_step;
-    }
-    if (finished) {
-      to.arrays["parameters"] = of.keeps_best ? best_parameters : training.parameters;
-    } else {
-      to.arrays = {{"parameters", training.parameters}, {"mean", training.state.mean}, {"square", training.state.square}};
-      if (best_step >= 0) to.arrays["best"] = best_parameters;
-    }
-    write_checkpoint(file, to);
-  };
-
-  progress_bar bar(name + ", seed " + std::to_string(of.seed), steps, std::cerr, stderr_is_terminal(), {.first_step = taken});
-  const std::int64_t tokens_before = tokens;
-  const double begin = now();
-  double seconds = 0, sara_seconds = 0;
-  while (taken < steps) {
-    const double step_begin = now();
-    const step_figures seen =
-        training.step(batches[static_cast<std::size_t>(taken)], towards, learning_rate_at(taken, steps, settings_.warmup, of.rate));
-    if (!std::isfinite(seen.loss) || !std::isfinite(seen.gradient_norm))
-      throw std::runtime_error(name + ": step " + std::to_string(taken + 1) + ": the " + (std::isfinite(seen.loss) ? "gradient" : "loss") +
-                               " is not finite (cross-entropy " + fixed(seen.cross_entropy, 4) + ", balance " + fixed(seen.balance, 4) +
-                               ", divergence " + fixed(seen.divergence, 6) + "); " +
-                               (std::filesystem::exists(file) ? file.string() + " keeps the last good step" : "nothing was saved yet"));
-    ++taken;
-    tokens += seen.tokens;
-    seconds += seen.seconds;
-    sara_seconds += seen.sara_seconds;
-    const bool anchored = towards.anchors != nullptr;
-    log.write({{"stage", of.stage},
-               {"arm", of.arm},
-               {"step", taken},
-               {"steps", steps},
-               {"tokens", tokens},
-               {"loss", seen.loss},
-               {"cross_entropy", seen.cross_entropy},
-               {"balance", seen.balance},
-               {"divergence", anchored ? nlohmann::json(seen.divergence) : nlohmann::json()},
-               {"learning_rate", learning_rate_at(taken - 1, steps, settings_.warmup, of.rate)},
-               {"gradient_norm", seen.gradient_norm},
-               {"tokens_per_second", static_cast<double>(seen.tokens) / (now() - step_begin)}});
-    progress_figures figures{.tokens = tokens - tokens_before, .losses = {{"loss", seen.loss}, {"ce", seen.cross_entropy}}};
-    if (anchored) figures.losses.emplace_back("js", seen.divergence);
-    bar.update(taken, figures);
-
-    const index_t every = settings_.validations;
-    if (taken * every / steps != (taken - 1) * every / steps) {
-      double mean = 0;
-      const nlohmann::json bits = validation_of(training.parameters, mean);
-      log.write({{"stage", of.stage}, {"arm", of.arm}, {"step", taken}, {"steps", steps}, {"tokens", tokens}, {"validation", bits}});
-      if (of.keeps_best && mean < best) {
-        best = mean;
-        best_step = taken;
-        best_parameters = training.parameters;
-      }
-    }
-    if (interrupts_.requested() && taken < steps) {
-      save(false);
-      throw interrupted("stopped after step " + std::to_string(taken) + " of " + std::to_string(steps) + " of " + name + ", which " +
-                            file.string() + " keeps; the same command with --resume goes on from there",
-                        interrupts_.signal());
-    }
-    if (taken % settings_.save_every == 0 && taken < steps) save(false);
-  }
-  bar.finish();
-  if (of.keeps_best && best_step < 0) throw std::runtime_error(name + ": no validation gave a number");
-  save(true);
-
-  const double took = now() - begin;
-  std::cout << name << ", seed " << of.seed << ": " << steps << " steps, " << fixed(took, 1) << " s, "
-            << fixed(static_cast<double>(tokens - tokens_before) / took, 0) << " tokens/s";
-  if (best_step >= 0) std::cout << ", best validation " << fixed(best, 4) << " bits a byte at step " << best_step;
-  if (towards.anchors) std::cout << "; the SARA term took " << fixed(100 * sara_seconds / seconds, 2) << " % of the threads' time";
-  std::cout << "\n";
+void run::train_stage(std::uint64_t seed, const std::string& arm, const step_batches& batches, const objective& towards,
+                      const std::vector<float>& initial) {
+  const bool pretrains = arm.empty();
+  train({.stage = pretrains ? "pretrain" : "finetune",
+         .arm = arm,
+         .seed = seed,
+         .checkpoint = checkpoint_of(seed, pretrains ? pretrained : arm),
+         .metrics = folder(seed) / "metrics.jsonl",
+         .corpus = corpus_fingerprint_,
+         .rate = pretrains ? settings_.pretrain_rate : settings_.finetune_rate,
+         .warmup = settings_.warmup,
+         .validations = settings_.validations,
+         .save_every = settings_.save_every,
+         .keeps_best = pretrains,
+         .validate = [this](const std::vector<float>& parameters) { return validated(parameters); }},
+        settings_.shape,
+        {.micro_batches = settings_.micro_batches, .adamw = {.weight_decay = settings_.weight_decay}, .clip = settings_.clip}, batches,
+        towards, initial, *pool_, interrupts_);
 }
 
 void run::pretrain() {
@@ -296,8 +170,7 @@ void run::pretrain() {
     std::filesystem::create_directories(folder(seed));
     const step_batches batches = pretraining_batches(corpus_->data, settings_.low_share, settings_.low_sentences,
                                                      {.sequences = settings_.sequences, .tokens = settings_.pretrain_tokens, .seed = seed});
-    train({.stage = "pretrain", .arm = {}, .seed = seed, .rate = settings_.pretrain_rate, .keeps_best = true}, batches,
-          {.balance_weight = settings_.balance}, initialize<float>(settings_.shape, mixed(seed, 6)));
+    train_stage(seed, {}, batches, {.balance_weight = settings_.balance}, initialize<float>(settings_.shape, mixed(seed, 6)));
   }
 }
 
@@ -369,14 +242,14 @@ void run::finetune() {
           const auto pair = static_cast<std::size_t>(s.anchor_row);
           s.anchor_row = row_of_pair[a.shuffled ? static_cast<std::size_t>(other_pair[pair]) : pair];
         }
-      train({.stage = "finetune", .arm = a.name, .seed = seed, .rate = settings_.finetune_rate, .keeps_best = false}, batches,
-            {.balance_weight = settings_.balance,
-             .lambda = a.lambda,
-             .window_begin = a.window_first,
-             .window_layers = a.window_last - a.window_first + 1,
-             .anchors = anchors.histograms.data(),
-             .anchor_rows = anchors.samples()},
-            initial);
+      train_stage(seed, a.name, batches,
+                  {.balance_weight = settings_.balance,
+                   .lambda = a.lambda,
+                   .window_begin = a.window_first,
+                   .window_layers = a.window_last - a.window_first + 1,
+                   .anchors = anchors.histograms.data(),
+                   .anchor_rows = anchors.samples()},
+                  initial);
     }
   }
 }

@@ -16,18 +16,11 @@
 
 #include "interrupt.hpp"
 #include "settings.hpp"
-#include "storage/checkpoint.hpp"
 #include "text/dataset.hpp"
 #include "training/batches.hpp"
-#include "training/trainer.hpp"
+#include "training/stage.hpp"
 
 namespace sara_finetune {
-
-// Thrown when a signal asked a stage to end, after it has saved itself.
-struct interrupted : std::runtime_error {
-  explicit interrupted(const std::string& sentence, int by) : std::runtime_error(sentence), signal(by) {}
-  int signal;
-};
 
 class run {
  public:
@@ -43,25 +36,15 @@ class run {
   void report();
 
  private:
-  // What a stage that trains says of itself.
-  struct schedule {
-    std::string stage, arm;
-    std::uint64_t seed;
-    double rate;
-    bool keeps_best;   // the parameters of the best validation are the stage's result, not the last ones
-  };
-  struct loaded_anchors;
-
   std::filesystem::path folder(std::uint64_t seed) const;
   std::filesystem::path checkpoint_of(std::uint64_t seed, const std::string& model) const;
   std::vector<std::uint64_t> seeds() const;
-  // The finished stage's parameters. Throws if it is not finished: the sentence names the subcommand that does so.
   std::vector<float> parameters_of(std::uint64_t seed, const std::string& model) const;
-  // Unless the checkpoint says that it is done: from its step, or from `initial`, to the last.
-  void train(const schedule& of, const step_batches& batches, const objective& towards, const std::vector<float>& initial);
-  nlohmann::json validation_of(const std::vector<float>& parameters, double& mean);
+  validation validated(const std::vector<float>& parameters);
+  // Pretraining has no arm.
+  void train_stage(std::uint64_t seed, const std::string& arm, const step_batches& batches, const objective& towards,
+                   const std::vector<float>& initial);
   std::vector<std::string> keys_of_training_pairs() const;
-  void say(const std::string& line) const;
 
   settings settings_;
   std::filesystem::path out_;
