@@ -3,11 +3,12 @@
 
 #include <CLI/CLI.hpp>
 #include <Eigen/Core>
+#include <csignal>
 #include <exception>
 #include <iostream>
+#include <new>
 
 #include "run.hpp"
-#include "storage/atomic_file.hpp"
 
 namespace {
 
@@ -18,6 +19,7 @@ struct command {
   std::filesystem::path out = "sara-run";
   bool resume = false;
   std::string stage = {};
+  std::string window = {};   // as it was given: what it may be depends on the folder's settings
 };
 
 constexpr const char* stages[][2] = {{"run", "all stages, in this order"},
@@ -35,6 +37,7 @@ void parse(int argc, char** argv, command& to) {
       "sara_finetune"};
   app.require_subcommand(1);
   app.fallthrough();
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);   // a command is repeated with one flag more
   for (const auto& [name, what] : stages) {
     CLI::App* const stage = app.add_subcommand(name, what)->callback([&to, chosen = std::string(name)] { to.stage = chosen; });
     stage->set_help_flag();   // `run --help` tells all flags, as --help does
@@ -50,8 +53,12 @@ void parse(int argc, char** argv, command& to) {
   app.add_option("--save-every", s.save_every, "steps between checkpoints")->capture_default_str()->group(run);
 
   const char* const text = "Text";
-  app.add_option("--parallel", s.parallel, "sentence pairs, .tmx or HIGH-LOW.tsv; may be given several times")->group(text);
-  app.add_option("--text", s.text, "LANG=FILE, a sentence a line: more to pretrain on; may be given several times")->group(text);
+  app.add_option("--parallel", s.parallel, "sentence pairs, .tmx or HIGH-LOW.tsv; may be given several times")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->group(text);
+  app.add_option("--text", s.text, "LANG=FILE, a sentence a line: more to pretrain on; may be given several times")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->group(text);
   app.add_option("--high", s.high, "the high-resource language")->capture_default_str()->group(text);
   app.add_option("--corpus", s.corpus, "what the report calls it")->group(text);
   app.add_flag("--illustrative", s.illustrative, "the report says that this corpus is too small to learn from")->group(text);
@@ -88,13 +95,15 @@ void parse(int argc, char** argv, command& to) {
   app.add_option("--finetune-rate", s.finetune_rate, "peak learning rate")->capture_default_str()->group(tuning);
   app.add_option("--rehearsal", s.rehearsal, "high-resource share of each batch")->capture_default_str()->group(tuning);
   app.add_option("--lambda", s.lambda, "weight of the SARA loss")->capture_default_str()->group(tuning);
-  std::string window = std::to_string(s.window_first) + "-" + std::to_string(s.window_last);
-  app.add_option("--window", window, "FIRST-LAST: the layers that are aligned")->capture_default_str()->group(tuning);
+  app.add_option("--window", to.window, "FIRST-LAST: the layers that are aligned")
+      ->default_str(std::to_string(s.window_first) + "-" + std::to_string(s.window_last))
+      ->group(tuning);
   app.add_option("--anchors-keep", s.anchors_keep, "share of the pairs that get an anchor, those that the model knows best")
       ->capture_default_str()
       ->group(tuning);
   app.add_option("--arms", s.arms,
                  "any of plain, sara, shuffled, all-layers, random-window, each with +lambda=X, +window=FIRST-LAST, +rehearsal=X as wished")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->delimiter(',')
       ->capture_default_str()
       ->group(tuning);
@@ -102,17 +111,12 @@ void parse(int argc, char** argv, command& to) {
 
   try {
     app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    // Not app.exit(), which tells a subcommand's own flags, and they have none.
+    std::cout << app.get_formatter()->make_help(&app, app.get_name(), CLI::AppFormatMode::Normal);
+    std::exit(0);
   } catch (const CLI::ParseError& e) {
-    std::exit(app.exit(e));   // help, or what is wrong
-  }
-  sara_finetune::parse_window(window, "--window", s.shape.layers, s.window_first, s.window_last);
-}
-
-settings settings_of(const std::filesystem::path& file) {
-  try {
-    return nlohmann::json::parse(sara_finetune::read_file(file)).get<settings>();
-  } catch (const std::exception& e) {
-    throw std::runtime_error(file.string() + ": " + e.what());
+    std::exit(app.exit(e));
   }
 }
 
@@ -132,15 +136,14 @@ int stage_by_stage(int argc, char** argv) {
   const std::filesystem::path echo = asked.out / "settings.json";
   const bool begins = asked.stage == "run" || asked.stage == "pretrain";
   if (std::filesystem::exists(echo)) {
-    const settings old = settings_of(echo);
-    command again{.how = old};
+    command again{.how = sara_finetune::read_settings(echo).get<settings>()};
     parse(argc, argv, again);
     asked = again;
-    make_absolute(asked.how);
-    check_same_run(old, asked.how, echo);
   } else if (!begins) {
     throw std::runtime_error(asked.out.string() + " holds no run: `sara_finetune pretrain` or `run` begins one");
   }
+  if (!asked.window.empty())
+    sara_finetune::parse_window(asked.window, "--window", asked.how.shape.layers, asked.how.window_first, asked.how.window_last);
   make_absolute(asked.how);
 
   sara_finetune::run run(asked.how, asked.out, asked.resume || !begins);
@@ -160,12 +163,16 @@ int stage_by_stage(int argc, char** argv) {
 }   // namespace
 
 int main(int argc, char** argv) {
-  Eigen::setNbThreads(1);   // the trainer's threads are its own
+  Eigen::setNbThreads(1);          // the trainer's threads are its own
+  std::signal(SIGXFSZ, SIG_IGN);   // a file that grows too large is an error like any other
   try {
     return stage_by_stage(argc, argv);
   } catch (const sara_finetune::interrupted& e) {
     std::cerr << "sara_finetune: " << e.what() << "\n";
     return 128 + e.signal;
+  } catch (const std::bad_alloc&) {
+    std::cerr << "sara_finetune: there is not enough memory for a run of these settings\n";
+    return 1;
   } catch (const std::exception& e) {
     std::cerr << "sara_finetune: " << e.what() << "\n";
     return 1;

@@ -3,10 +3,12 @@
 #include <charconv>
 #include <cmath>
 #include <set>
+#include <sstream>
 #include <stdexcept>
 #include <string_view>
 
 #include "model/shape_json.hpp"
+#include "storage/atomic_file.hpp"
 #include "training/random.hpp"
 
 namespace sara_finetune {
@@ -14,15 +16,17 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& sentence) { throw std::runtime_error(sentence); }
 
-std::string text_of(double number) { return nlohmann::json(number).dump(); }
-
 template <class Number> void must_be(const char* flag, bool fine, const char* wanted, Number found) {
-  if (!fine) refuse(std::string("--") + flag + " must be " + wanted + ", but is " + text_of(static_cast<double>(found)));
+  if (fine) return;
+  std::ostringstream number;
+  number << found;
+  refuse(std::string("--") + flag + " must be " + wanted + ", but is " + number.str());
 }
 
 template <class Number> Number number_of(std::string_view text, const std::string& where) {
   Number value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc::result_out_of_range) refuse(where + " is out of range: " + std::string(text));
   if (error != std::errc() || end != text.data() + text.size()) refuse(where + " must be a number, but is '" + std::string(text) + "'");
   return value;
 }
@@ -79,6 +83,7 @@ void settings::check() const {
   must_be("anchors-keep", anchors_keep > 0 && anchors_keep <= 1, "above 0 and at most 1", anchors_keep);
   must_be("rehearsal", rehearsal >= 0 && rehearsal < 1, "0 to less than 1", rehearsal);
   must_be("lambda", lambda > 0 && std::isfinite(lambda), "above 0 (the arm plain is without)", lambda);
+  must_be("seed", seed >= 0, "at least 0", seed);
   must_be("seeds", seeds >= 1, "at least 1", seeds);
   must_be("threads", threads >= 0, "at least 0", threads);
   must_be("save-every", save_every >= 1, "at least 1", save_every);
@@ -88,7 +93,7 @@ void settings::check() const {
   if (arms.empty()) refuse("--arms must name at least one arm");
   std::set<std::string> names;
   for (const std::string& each : arms)
-    if (!names.insert(parse_arm(each, *this, seed).name).second) refuse("--arms must name each arm once, but names " + each + " twice");
+    if (!names.insert(parse_arm(each, *this, 0).name).second) refuse("--arms must name each arm once, but names " + each + " twice");
 }
 
 void to_json(nlohmann::json& json, const settings& from) {
@@ -101,11 +106,11 @@ void from_json(const nlohmann::json& json, settings& to) {
   json.get_to(to.shape);
   const auto read = [&](const char* name, auto& value) {
     const auto found = json.find(name);
-    if (found == json.end()) refuse(std::string("settings: expected ") + name + ", found none");
+    if (found == json.end()) refuse(std::string("expected ") + name + ", found none");
     try {
       found->get_to(value);
     } catch (const nlohmann::json::exception&) {
-      refuse(std::string("settings: ") + name + " cannot be " + found->dump());
+      refuse(std::string(name) + " cannot be " + found->dump());
     }
   };
   for_each_setting(to, read);
@@ -115,9 +120,21 @@ void from_json(const nlohmann::json& json, settings& to) {
   to.window_last = window[1];
 }
 
+nlohmann::json read_settings(const std::filesystem::path& file) {
+  const std::string text = read_file(file);
+  nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  if (json.is_discarded()) refuse(file.string() + ": expected JSON, found something else");
+  try {
+    (void)json.get<settings>();
+  } catch (const std::exception& e) {
+    refuse(file.string() + ": " + e.what());
+  }
+  return json;
+}
+
 void check_same_run(const settings& old, const settings& now, const std::filesystem::path& file) {
   const nlohmann::json before = old, after = now;
-  const std::set<std::string> free = {"threads", "save_every", "arms", "seeds"};
+  const std::set<std::string> free = {"threads", "save_every", "arms", "seeds", "part"};
   for (const auto& [name, value] : before.items())
     if (!free.contains(name) && after[name] != value)
       refuse(file.string() + " says " + name + " " + value.dump() + ", but " + after[name].dump() +

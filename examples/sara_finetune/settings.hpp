@@ -34,7 +34,7 @@ struct settings {
   int window_first = 2, window_last = 4;   // layers, both within
 
   std::vector<std::string> arms = {"plain", "sara", "shuffled"};   // see arm
-  std::uint64_t seed = 1;                                          // the first one
+  std::int64_t seed = 1;                                           // the first one
   int seeds = 1;
   std::string part = "test";   // that is evaluated
   int threads = 0;             // 0: as many as there are
@@ -47,8 +47,11 @@ struct settings {
 void to_json(nlohmann::json& json, const settings& from);
 void from_json(const nlohmann::json& json, settings& to);
 
+// Throws unless it is there and holds settings: the sentence names the file.
+nlohmann::json read_settings(const std::filesystem::path& file);
+
 // Throws unless a run that began with `old` can go on with `now`: the sentence names the first that differs. What may change: the number of
-// threads, how often it is saved, the arms, and the number of seeds.
+// threads, how often it is saved, the arms, the number of seeds, and the part that is evaluated.
 void check_same_run(const settings& old, const settings& now, const std::filesystem::path& file);
 
 // A fine-tuning that is compared. NAME or NAME+KEY=VALUE+...; names: plain (lambda 0), sara, shuffled (sara with anchors shuffled over pairs),

@@ -37,8 +37,9 @@ void complains(const std::string& arguments, std::initializer_list<const char*> 
 }   // namespace
 
 TEST_CASE("program: --help tells the stages and the flags with their defaults", "[program]") {
-  const ended e = program("--help");
+  const ended e = program("run --help");
   CHECK(e.code == 0);
+  CHECK(program("--help").said == e.said);
   for (const char* word : {"pretrain", "anchors", "finetune", "evaluate", "report", "--lambda", "1.5", "--window", "2-4", "--rehearsal",
                            "0.3", "--resume", "--pretrain-tokens", "900000"}) {
     INFO(word);
@@ -54,6 +55,7 @@ TEST_CASE("program: what is wrong with the flags or the files is one sentence an
   complains("run --colour red", {"--colour"});
   complains("run" + out, {"--parallel"});
   complains("run --width lots" + out + text, {"--width", "lots"});
+  complains("run --seed -1" + out + text, {"--seed", "-1"});
   complains("run --window 3" + out + text, {"--window", "FIRST-LAST"});
   complains("run --window 3-9" + out + text, {"--window", "0-5", "3-9"});
   complains("run --rehearsal 2" + out + text, {"--rehearsal", "2"});

@@ -185,7 +185,10 @@ TEST_CASE("a folder that holds something else is refused, and left as it is", "[
   const files::temporary_folder folder;
   const quiet silence;
   const fs::path out = folder.path() / "run", seed = out / "seed-1";
-  const settings how = tiny();
+  const std::string text = read_file(files::embedded());
+  settings how = tiny();
+  how.parallel = {folder.write("en-sw.tsv", text).string()};
+  how.seeds = 2;
   {
     run r(how, out, false);
     CHECK(files::complaint([&] { r.make_anchors(); }).find("`sara_finetune pretrain` makes it") != std::string::npos);
@@ -193,37 +196,64 @@ TEST_CASE("a folder that holds something else is refused, and left as it is", "[
     CHECK(files::complaint([&] { r.finetune(); }).find("`sara_finetune anchors` makes it") != std::string::npos);
     r.make_anchors();
     CHECK(files::complaint([&] { r.evaluate(); }).find("`sara_finetune finetune` makes it") != std::string::npos);
+    r.finetune();
+    r.evaluate();
   }
-  const std::string good = read_file(seed / "pretrained.checkpoint"), echo = read_file(out / "settings.json");
+  const auto after = [&](const settings& asked, const auto& act) {
+    return files::complaint([&] {
+      run r(asked, out, true);
+      act(r);
+    });
+  };
+  const std::string echo = read_file(out / "settings.json"), evaluation = read_file(seed / "evaluation.json");
   CHECK(files::complaint([&] { run(how, out, false); }).find("--resume") != std::string::npos);
 
-  settings wider = how;
-  wider.shape.width = 48;
-  CHECK(files::complaint([&] { run(wider, out, true).finetune(); }).find("width") != std::string::npos);
-  settings longer = how;
-  longer.pretrain_tokens *= 2;
-  CHECK(files::complaint([&] { run(longer, out, true).pretrain(); }).find("steps") != std::string::npos);
+  settings other = how;
+  other.shape.width = 48;
+  CHECK(after(other, [](run& r) { r.finetune(); }).find("width 32, but 48") != std::string::npos);
+  other = how;
+  other.pretrain_tokens *= 2;
+  CHECK(after(other, [](run& r) { r.pretrain(); }).find("pretrain_tokens") != std::string::npos);
 
   // Another text in the same place.
-  std::string text = read_file(files::embedded());
-  settings other = how;
-  other.parallel = {folder.write("en-sw.tsv", text.substr(0, text.size() / 2).substr(0, text.rfind('\n', text.size() / 2) + 1)).string()};
-  CHECK(files::complaint([&] { run(other, out, true).finetune(); }).find("corpus") != std::string::npos);
+  folder.write("en-sw.tsv", text.substr(0, text.rfind('\n', text.size() / 2) + 1));
+  CHECK(after(how, [](run& r) { r.finetune(); }).find("expected the text that this run began with") != std::string::npos);
+  folder.write("en-sw.tsv", text);
+  CHECK(read_file(out / "settings.json") == echo);
 
-  // Anchors of another model: those of another seed.
-  settings second = how;
-  second.seed = 2;
-  {
-    run r(second, out, true);
-    r.pretrain();
-    r.make_anchors();
-  }
-  for (const char* file : {"anchors.npy", "anchors.json"})
-    fs::copy_file(out / "seed-2" / file, seed / file, fs::copy_options::overwrite_existing);
-  CHECK(files::complaint([&] { run(how, out, true).finetune(); }).find("model") != std::string::npos);
+  // Checkpoints of another arm, of another seed and of another stage.
+  const std::string sara = read_file(seed / "sara.checkpoint"), pretrained = read_file(seed / "pretrained.checkpoint");
+  const auto with = [&](const char* file, const fs::path& from, const char* complaint) {
+    INFO(file << " from " << from);
+    const std::string good = read_file(seed / file);
+    write_file(seed / file, read_file(from));
+    CHECK(after(how, [](run& r) { r.evaluate(); }).find(complaint) != std::string::npos);
+    CHECK(after(how, [](run& r) { r.finetune(); }).find(complaint) != std::string::npos);
+    CHECK(read_file(seed / "evaluation.json") == evaluation);
+    write_file(seed / file, good);
+  };
+  with("sara.checkpoint", seed / "plain.checkpoint", "expected a checkpoint of arm \"sara\"");
+  with("sara.checkpoint", out / "seed-2" / "sara.checkpoint", "expected a checkpoint of seed 1");
+  with("pretrained.checkpoint", seed / "sara.checkpoint", "expected a checkpoint of stage \"pretrain\"");
 
   // A checkpoint that is cut off.
-  write_file(seed / "pretrained.checkpoint", std::string_view(good).substr(0, good.size() / 2));
-  CHECK(files::complaint([&] { run(how, out, true).finetune(); }).find("pretrained.checkpoint") != std::string::npos);
-  CHECK(read_file(seed / "pretrained.checkpoint").size() == good.size() / 2);
+  write_file(seed / "pretrained.checkpoint", std::string_view(pretrained).substr(0, pretrained.size() / 2));
+  CHECK(after(how, [](run& r) { r.finetune(); }).find("pretrained.checkpoint") != std::string::npos);
+  CHECK(read_file(seed / "pretrained.checkpoint").size() == pretrained.size() / 2);
+  write_file(seed / "pretrained.checkpoint", pretrained);
+
+  // Anchors of another model: those of the other seed. One file without the other is made again.
+  const std::string anchors = read_file(seed / "anchors.npy");
+  for (const char* file : {"anchors.npy", "anchors.json"})
+    fs::copy_file(out / "seed-2" / file, seed / file, fs::copy_options::overwrite_existing);
+  CHECK(after(how, [](run& r) { r.finetune(); }).find("model") != std::string::npos);
+  fs::remove(seed / "anchors.json");
+  CHECK(after(how, [](run& r) { r.make_anchors(); }).empty());
+  CHECK((read_file(seed / "anchors.npy") == anchors));
+
+  // The report needs no text; parts of a run are none.
+  fs::remove(folder.path() / "en-sw.tsv");
+  CHECK(after(how, [](run& r) { r.report(); }).empty());
+  fs::remove(out / "settings.json");
+  CHECK(after(how, [](run&) {}).find("no settings.json") != std::string::npos);
 }

@@ -41,7 +41,7 @@ TEST_CASE("settings: what is written comes back, every field", "[settings]") {
   s.window_first = 1;
   s.window_last = 3;
   s.arms = {"sara+lambda=5"};
-  s.seed = 0xffff'ffff'ffff'ffffu;
+  s.seed = 0x7fff'ffff'ffff'ff00;
   s.seeds = 4;
   s.part = "validation";
   s.threads = 3;
@@ -84,7 +84,7 @@ TEST_CASE("settings: each flag that makes no sense is named", "[settings]") {
     return std::string();
   };
   CHECK(complaint([](settings& s) { s.parallel.clear(); }).find("--parallel") != std::string::npos);
-  CHECK(complaint([](settings& s) { s.sequences = 0; }) == "--sequences must be at least 1, but is 0.0");
+  CHECK(complaint([](settings& s) { s.sequences = 0; }) == "--sequences must be at least 1, but is 0");
   CHECK(complaint([](settings& s) { s.rehearsal = 1; }).find("--rehearsal") != std::string::npos);
   CHECK(complaint([](settings& s) { s.lambda = 0; }).find("--lambda") != std::string::npos);
   CHECK(complaint([](settings& s) { s.lambda = std::numeric_limits<double>::quiet_NaN(); }).find("--lambda") != std::string::npos);
@@ -94,6 +94,7 @@ TEST_CASE("settings: each flag that makes no sense is named", "[settings]") {
   CHECK(complaint([](settings& s) { s.part = "training"; }).find("--part") != std::string::npos);
   CHECK(complaint([](settings& s) { s.shape.width = 95; }).find("width") != std::string::npos);
   CHECK(complaint([](settings& s) { s.anchors_keep = 0; }).find("--anchors-keep") != std::string::npos);
+  CHECK(complaint([](settings& s) { s.seed = -1; }) == "--seed must be at least 0, but is -1");
   CHECK(complaint([](settings& s) { s.seeds = 0; }).find("--seeds") != std::string::npos);
 }
 
@@ -137,6 +138,7 @@ TEST_CASE("arms: names, and what follows them", "[settings]") {
   }
   CHECK((seen[0] && seen[1] && !seen[2] && seen[3]));
   CHECK_THROWS_WITH(parse_arm("sara+lambda=x", s, 1), Catch::Contains("lambda") && Catch::Contains("'x'"));
+  CHECK_THROWS_WITH(parse_arm("sara+window=0-99999999999", s, 1), Catch::Contains("out of range"));
   CHECK_THROWS_WITH(parse_arm("sara+lambda=0", s, 1), Catch::Contains("above 0"));
   CHECK_THROWS_WITH(parse_arm("plain+lambda=1", s, 1), Catch::Contains("plain has none"));
   CHECK_THROWS_WITH(parse_arm("sara+window=4-6", s, 1), Catch::Contains("0-5") && Catch::Contains("4-6"));

@@ -40,16 +40,13 @@ const std::vector<encoded_pair>& pairs_of(const encoded_split& split, part of) {
   return split.test;
 }
 
-double bits_a_byte(const std::string& language, const measured_sentences& measured, std::span<const encoded_sentence* const> sentences) {
-  double nats = 0, bytes = 0;
-  for (std::size_t i = 0; i < sentences.size(); ++i) {
-    nats += measured.cross_entropies[i];
-    bytes += static_cast<double>(sentences[i]->text.size());
-  }
-  if (bytes == 0) throw std::runtime_error("evaluate: expected text in " + language + ", found none");
-  if (!std::isfinite(nats))
-    throw std::runtime_error("evaluate: the cross-entropy in " + language + " must be finite, but is " + std::to_string(nats));
-  return nats / std::numbers::ln2 / bytes;
+double finite_bits_a_byte(const std::string& language, const measured_sentences& measured,
+                          std::span<const encoded_sentence* const> sentences) {
+  if (sentences.empty()) throw std::runtime_error("evaluate: expected text in " + language + ", found none");
+  const double bits = bits_a_byte(measured.cross_entropies, sentences);
+  if (!std::isfinite(bits))
+    throw std::runtime_error("evaluate: the cross-entropy in " + language + " must be finite, but is " + std::to_string(bits));
+  return bits;
 }
 
 void check(const std::string& language, const measured_sentences& frozen, const measured_sentences& live, std::size_t pairs) {
@@ -69,7 +66,7 @@ model_evaluation evaluate(const model_shape& shape, std::span<const float> param
   model_evaluation evaluation;
   const auto of_language = [&](const std::string& language, std::span<const encoded_sentence* const> sentences) {
     measured_sentences measured = measure(shape, parameters, sentences, pass::evaluation, pool);
-    evaluation.bits_per_byte[language] = bits_a_byte(language, measured, sentences);
+    evaluation.bits_per_byte[language] = finite_bits_a_byte(language, measured, sentences);
     evaluation.cloze[language] = cloze(shape, parameters, sentences, words, pool);
     evaluation.entropy[language] = measured.entropies;
     std::vector<std::vector<double>>& use = evaluation.expert_use[language];

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numbers>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -139,6 +140,15 @@ std::vector<double> cross_entropies(const model_shape& shape, std::span<const fl
                        add_cross_entropies(model, batch, sums.data() + first);
                      });
   return sums;
+}
+
+double bits_a_byte(std::span<const double> cross_entropies, std::span<const encoded_sentence* const> sentences) {
+  double nats = 0, bytes = 0;
+  for (std::size_t i = 0; i < sentences.size(); ++i) {
+    nats += cross_entropies[i];
+    bytes += static_cast<double>(sentences[i]->text.size());
+  }
+  return nats / std::numbers::ln2 / bytes;
 }
 
 }   // namespace sara_finetune

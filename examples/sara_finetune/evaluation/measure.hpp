@@ -27,6 +27,9 @@ struct measured_sentences {
 measured_sentences measure(const model_shape& shape, std::span<const float> parameters, std::span<const encoded_sentence* const> sentences,
                            pass how_far, sara::thread_pool& pool);
 
+// The summed cross-entropies in bits, over the sentences' bytes.
+double bits_a_byte(std::span<const double> cross_entropies, std::span<const encoded_sentence* const> sentences);
+
 // A sentence of which the targets of the first `given` tokens do not count, see append().
 struct continued_sentence {
   const encoded_sentence* sentence = nullptr;

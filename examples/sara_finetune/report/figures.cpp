@@ -39,7 +39,7 @@ spread divergence(const run_results& results, const std::string& model, const st
                   std::vector<double> layer_divergences::*which) {
   return over_seeds(results, model, results.layers, [&](const model_evaluation& e, std::size_t l) {
     const std::vector<double>& layers = e.divergence.at(language).*which;
-    return l < layers.size() ? thousandths * layers[l] : std::numeric_limits<double>::quiet_NaN();   // a floor may be absent
+    return l < layers.size() ? thousandths * layers[l] : std::numeric_limits<double>::quiet_NaN();   // a reference may be absent
   });
 }
 
@@ -116,21 +116,21 @@ figure divergence_over_depth(const run_results& results, const std::string& lang
       {"unpaired sentences", {.pen = {.color = "#222222", .width = 1.1, .dashes = "7 4"}}},
       {"within " + results.high, {.pen = {.color = "#222222", .width = 1.1, .dashes = "1.5 3"}}},
       {"within " + language, {.pen = {.color = "#222222", .width = 1.1, .dashes = "5 2 1.5 2"}}}};
-  constexpr std::vector<double> layer_divergences::*floors[] = {&layer_divergences::unpaired, &layer_divergences::within_high,
-                                                                &layer_divergences::within_low};
-  const auto add_floors = [&](const std::string& model, line_panel& panel) {
-    for (std::size_t f = 0; f < 3; ++f) {
-      line_style style = kinds[f].second;
+  constexpr std::vector<double> layer_divergences::*references[] = {&layer_divergences::unpaired, &layer_divergences::within_high,
+                                                                    &layer_divergences::within_low};
+  const auto add_references = [&](const std::string& model, line_panel& panel) {
+    for (std::size_t r = 0; r < 3; ++r) {
+      line_style style = kinds[r].second;
       style.pen.color = style_of(model, results.models).pen.color;
-      panel.series.push_back(line_of(divergence(results, model, language, floors[f]), {}, style, false));
+      panel.series.push_back(line_of(divergence(results, model, language, references[r]), {}, style, false));
     }
   };
   for (const std::string model : {"pretrained", "sara"}) {
-    if (results.has(model)) add_floors(model, live);
+    if (results.has(model)) add_references(model, live);
   }
-  add_floors("pretrained", anchored);
+  add_references("pretrained", anchored);
   const bool banded = results.seeds.size() > 1;
-  std::vector<line_series> legend, floor_legend;
+  std::vector<line_series> legend, reference_legend;
   for (const std::string& model : results.models) {
     const line_style style = style_of(model, results.models);
     const bool main = model == "pretrained" || model == "plain" || model == "sara" || model == "shuffled";
@@ -138,7 +138,7 @@ figure divergence_over_depth(const run_results& results, const std::string& lang
     anchored.series.push_back(line_of(divergence(results, model, language, &layer_divergences::anchored), {}, style, banded && main));
     legend.push_back({.label = display_name(model), .style = style});
   }
-  for (const auto& [label, style] : kinds) floor_legend.push_back({.label = label, .style = style});
+  for (const auto& [label, style] : kinds) reference_legend.push_back({.label = label, .style = style});
 
   std::vector<line_series> all = live.series;
   all.insert(all.end(), anchored.series.begin(), anchored.series.end());
@@ -157,11 +157,11 @@ figure divergence_over_depth(const run_results& results, const std::string& lang
   drawing onto(heading + ", by model, with the window of " + window_words(results));
   onto.text({24, 32}, fitted(heading, width - 48, 17), {.size = 17, .bold = true});
   double top = 48 + draw_legend(onto, {24, 48}, width - 48, legend);
-  const std::string floors_title =
-      results.has("sara") ? "Floors, of the pretrained model and of SARA in their colours:" : "Floors of the pretrained model:";
-  onto.text({24, top + 12}, floors_title, {.size = 12, .color = "#5f6368"});
-  const double indent = 12 + text_width(floors_title, 12);
-  top += draw_legend(onto, {24 + indent, top}, width - 48 - indent, floor_legend) + 34;
+  const std::string references_title =
+      results.has("sara") ? "References, of the pretrained model and of SARA in their colours:" : "References of the pretrained model:";
+  onto.text({24, top + 12}, references_title, {.size = 12, .color = "#5f6368"});
+  const double indent = 12 + text_width(references_title, 12);
+  top += draw_legend(onto, {24 + indent, top}, width - 48 - indent, reference_legend) + 34;
   draw(onto, {74, top, 388, 300}, live);
   draw(onto, {548, top, 388, 300}, anchored);
 
@@ -171,8 +171,11 @@ figure divergence_over_depth(const run_results& results, const std::string& lang
               "Each point compares how one layer spreads a sentence's tokens over its experts in the two languages: 0 means alike, 693 "
               "(ln 2) means no expert in common. Left, both sides go through the model that is drawn; right, the " +
               results.high +
-              " side stays as the pretrained model routed it, which is what SARA trains towards. The thin lines are floors: what two "
-              "unrelated sentences show, across the languages or within one; a model whose floors fall too has become less selective, "
+              " side stays as the pretrained model routed it, which is what SARA trains towards. The thin lines are "
+              "references, of sentences that do not translate each other: unpaired, one of either language, which a pair should lie "
+              "below; within " +
+              results.high + " and within " + language +
+              ", two of one language, which differ by what they say alone. A model whose references fall too has become less selective, "
               "not only more alike." +
               (banded ? " Lines are means over the seeds; bands reach from the lowest seed to the highest." : ""),
           .svg = onto.svg(width, top + 300 + 56)};
@@ -239,7 +242,7 @@ figure expert_use(const run_results& results, const std::string& language) {
   };
   std::vector<heat_map> shares, differences;
   for (const std::string model : {"pretrained", "plain", "sara"}) {
-    if (!results.has(model) || (model == "plain" && results.has("sara"))) continue;
+    if (!results.has(model)) continue;
     shares.push_back(map_of(model, results.high));
     shares.push_back(map_of(model, language));
     differences.push_back(difference(shares.back(), shares[shares.size() - 2]));
@@ -275,7 +278,9 @@ figure expert_use(const run_results& results, const std::string& language) {
           .how_to_read =
               "A row is a layer, a column one of its experts, a cell the share of the tokens' choices that fell on it. Experts have "
               "no order, so only the comparison within a row means something: where the right-hand panel is coloured, the two "
-              "languages go to different experts. The outline is SARA's window.",
+              "languages go to different experts." +
+              std::string(results.has("plain") ? " What plain shows is what fine-tuning does by itself." : "") +
+              " The outline is SARA's window.",
           .svg = onto.svg(width, bottom + 50)};
 }
 

@@ -11,6 +11,7 @@ namespace sara_finetune {
 namespace {
 
 constexpr std::int64_t enough_pairs = 1000;
+constexpr double tolerated_rise = 0.02;   // bits a byte
 
 bool all_finite(std::span<const double> values) {
   return std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); });
@@ -63,14 +64,12 @@ finding forgetting(const run_results& results) {
   return {.about = "Bits a byte of " + results.high + ", which must not be forgotten", .sentence = sentence + "."};
 }
 
-// "0.2100 of plain's (4.300 against 20.48 thousandths of a nat, mean over 5 seeds; seed by seed 0.19 to 0.23)"
-std::string ratio(const run_results& results, const std::string& a, const std::string& b, const std::string& language,
-                  std::vector<double> layer_divergences::*which, layer_range range = layer_range::window) {
-  const std::vector<double> upper = mean_divergence(results, a, language, which, range);
-  const std::vector<double> lower = mean_divergence(results, b, language, which, range);
+// "0.2100 of plain's (4.300 against 20.48 thousandths of a nat; seed by seed 0.19 to 0.23)"
+std::string ratio(std::span<const double> upper, std::span<const double> lower, const std::string& b,
+                  const std::string& unit = "thousandths of a nat") {
   if (!all_finite(upper) || !all_finite(lower)) return "not measured";
   const double mean_upper = mean(upper), mean_lower = mean(lower);
-  const std::string values = significant(1000 * mean_upper) + " against " + significant(1000 * mean_lower) + " thousandths of a nat";
+  const std::string values = significant(1000 * mean_upper) + " against " + significant(1000 * mean_lower) + " " + unit;
   if (mean_lower <= 0) return values + ", which makes no ratio";
   std::string text = significant(mean_upper / mean_lower) + " of " + display_name(b) + "'s (" + values;
   if (upper.size() > 1 && *std::min_element(lower.begin(), lower.end()) > 0) {
@@ -84,10 +83,36 @@ std::string ratio(const run_results& results, const std::string& a, const std::s
   return text + ")";
 }
 
+std::string ratio(const run_results& results, const std::string& a, const std::string& b, const std::string& language,
+                  std::vector<double> layer_divergences::*which, layer_range range = layer_range::window) {
+  return ratio(mean_divergence(results, a, language, which, range), mean_divergence(results, b, language, which, range), b);
+}
+
+// A divergence falls too where routing as a whole becomes less selective: the first two figures do not tell these apart.
+std::string less_selective(const run_results& results, const std::string& language) {
+  const auto in_the_window = [&](const char* model, std::vector<double> layer_divergences::*which, auto scale) {
+    return mean_divergence(results, model, language, which, layer_range::window, scale);
+  };
+  std::string text;
+  const auto normalized = &model_evaluation::normalized, in_nats = &model_evaluation::divergence;
+  const std::vector<double> sara = in_the_window("sara", &layer_divergences::live, normalized);
+  const std::vector<double> plain = in_the_window("plain", &layer_divergences::live, normalized);
+  if (all_finite(sara) && all_finite(plain)) {
+    text += " Normalised by the histograms' entropies, live: " + ratio(sara, plain, "plain", "thousandths") + ".";
+  }
+  const std::vector<double> sara_unpaired = in_the_window("sara", &layer_divergences::unpaired, in_nats);
+  const std::vector<double> plain_unpaired = in_the_window("plain", &layer_divergences::unpaired, in_nats);
+  if (!all_finite(sara_unpaired) || !all_finite(plain_unpaired)) return text;
+  const bool nearer = mean(sara_unpaired) < mean(plain_unpaired) && mean(in_the_window("sara", &layer_divergences::live, in_nats)) <
+                                                                        mean(in_the_window("plain", &layer_divergences::live, in_nats));
+  return text + " Unpaired sentences of the two languages" + (nearer ? " come nearer as well" : "") + ": " +
+         ratio(sara_unpaired, plain_unpaired, "plain") + (nearer ? ", so a part of this is routing that tells sentences apart less." : ".");
+}
+
 finding in_window(const run_results& results, const std::string& language) {
   std::string sentence = "SARA leaves " + ratio(results, "sara", "plain", language, &layer_divergences::anchored) +
                          " against the frozen anchors, and live " + ratio(results, "sara", "plain", language, &layer_divergences::live) +
-                         ".";
+                         "." + less_selective(results, language);
   if (results.window_last - results.window_first + 1 < results.layers) {
     sentence += " Outside the window, against the anchors: " +
                 ratio(results, "sara", "plain", language, &layer_divergences::anchored, layer_range::outside) + ".";
@@ -114,6 +139,31 @@ finding control(const run_results& results, const std::string& language) {
                 ratio(results, "shuffled", "plain", language, &layer_divergences::anchored) + ".";
   }
   return {.about = "Control for " + language + ": anchors shuffled over the pairs", .sentence = sentence};
+}
+
+// Of the arm and seed whose validation rose most above its best. Fine-tuning ends with its last step, not with its best.
+std::optional<std::string> overfitting(const run_results& results, const std::string& language) {
+  double worst = tolerated_rise;
+  std::optional<std::string> warning;
+  for (std::size_t s = 0; s < results.curves.size(); ++s) {
+    for (const training_curve& curve : results.curves[s]) {
+      if (curve.stage != "finetune") continue;
+      std::vector<std::pair<std::int64_t, double>> bits;
+      for (const validation_point& point : curve.validation) {
+        const auto found = point.bits_per_byte.find(language);
+        if (found != point.bits_per_byte.end() && std::isfinite(found->second)) bits.emplace_back(point.step, found->second);
+      }
+      if (bits.empty()) continue;
+      const auto best = std::min_element(bits.begin(), bits.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+      const auto& [last_step, last] = bits.back();
+      if (last - best->second <= worst) continue;
+      worst = last - best->second;
+      warning = language + ": validation was best at step " + std::to_string(best->first) + " of " + std::to_string(last_step) + " (" +
+                fixed(best->second, 2) + " bits a byte) and ended at " + fixed(last, 2) + " (" + display_name(curve.arm) + ", seed " +
+                std::to_string(results.seeds[s]) + "): the text is too small for so many tokens; choose fewer with --finetune-tokens.";
+    }
+  }
+  return warning;
 }
 
 }   // namespace
@@ -159,6 +209,9 @@ std::vector<std::string> warnings(const run_results& results) {
     all.push_back("Only " + std::to_string(found->second) + " pairs of " + language + ": below " + grouped(enough_pairs) +
                   ", what is measured says little.");
   }
+  for (const std::string& language : results.low) {
+    if (const std::optional<std::string> warning = overfitting(results, language)) all.push_back(*warning);
+  }
   return all;
 }
 
@@ -183,10 +236,9 @@ std::string what_was_run(const run_results& results) {
          results.high + " and then fine-tuned for " + listed(languages) + ", " +
          (arms.empty() ? std::string("with no arm yet")
                        : "in " + count_of(arms.size(), "arm") + " that start from one checkpoint (" + listed(arms) + ")") +
-         ", under " + count_of(results.seeds.size(), "seed") + ". " +
-         (results.part == "test" ? "Everything below is measured on the test pairs, which no stage has seen."
-                                 : "Everything below is measured on the " + results.part +
-                                       " pairs, which also chose the pretrained checkpoint: the test pairs say more.");
+         ", under " + count_of(results.seeds.size(), "seed") + ". All figures but the training curves are measured on the " + results.part +
+         " pairs, which " +
+         (results.part == "test" ? "no stage has seen." : "also chose the pretrained checkpoint: the test pairs say more.");
 }
 
 std::string window_words(const run_results& results) {

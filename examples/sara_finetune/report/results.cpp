@@ -99,9 +99,9 @@ void read_settings(run_results& results, const fs::path& file) {
   }
   results.seeds = seeds_of(settings);
   if (settings.has("part")) results.part = settings.at("part").text();
+  results.corpus = settings.at("corpus_name").text();
+  results.illustrative = settings.at("illustrative").flag();
   const located corpus = settings.at("corpus");
-  results.corpus = corpus.at("name").text();
-  results.illustrative = corpus.at("illustrative").flag();
   for (const located& file_of : corpus.at("files").items()) {
     if (file_of.has("parallel") && !file_of.at("parallel").flag()) continue;
     results.files.push_back({.file = file_of.at("file").text(),
@@ -143,8 +143,18 @@ void check(const model_evaluation& evaluation, const run_results& results, const
     const layer_divergences& d = of_language(evaluation.divergence, language, "divergence", place);
     const std::string what = "divergence of " + language;
     for (const auto* values : {&d.live, &d.anchored}) expect_size(values->size(), results.layers, what, place);
-    for (const auto* floor : {&d.unpaired, &d.within_high, &d.within_low}) {
-      if (!floor->empty()) expect_size(floor->size(), results.layers, what, place);
+    const auto expect_size_if_any = [&](const layer_divergences& of, std::vector<double> layer_divergences::*which,
+                                        const std::string& name) {
+      if (!(of.*which).empty()) expect_size((of.*which).size(), results.layers, name, place);
+    };
+    for (const auto reference : {&layer_divergences::unpaired, &layer_divergences::within_high, &layer_divergences::within_low}) {
+      expect_size_if_any(d, reference, what);
+    }
+    const auto normalized = evaluation.normalized.find(language);
+    if (normalized == evaluation.normalized.end()) continue;
+    for (const auto which :
+         {&layer_divergences::live, &layer_divergences::unpaired, &layer_divergences::within_high, &layer_divergences::within_low}) {
+      expect_size_if_any(normalized->second, which, "normalized " + what);
     }
   }
 }
@@ -251,6 +261,10 @@ run_results read_results(const fs::path& out) {
     results.curves.push_back(read_metrics(folder / "metrics.jsonl"));
   }
   for (const auto& [model, evaluations] : results.evaluations) results.models.push_back(model);
+  // A run that was taken up again with fewer arms still has the others' lines.
+  for (std::vector<training_curve>& seed : results.curves) {
+    std::erase_if(seed, [&](const training_curve& curve) { return curve.stage == "finetune" && !results.has(curve.arm); });
+  }
   std::stable_sort(results.models.begin(), results.models.end(),
                    [&](const std::string& a, const std::string& b) { return rank(a, results.settings) < rank(b, results.settings); });
   return results;
@@ -261,9 +275,12 @@ std::vector<double> bits_per_byte(const run_results& results, const std::string&
 }
 
 std::vector<double> mean_divergence(const run_results& results, const std::string& model, const std::string& language,
-                                    std::vector<double> layer_divergences::*which, layer_range range) {
+                                    std::vector<double> layer_divergences::*which, layer_range range,
+                                    std::map<std::string, layer_divergences> model_evaluation::*scale) {
   return by_seed(results, model, [&](const model_evaluation& evaluation) {
-    const std::vector<double>& layers = evaluation.divergence.at(language).*which;
+    const auto found = (evaluation.*scale).find(language);
+    if (found == (evaluation.*scale).end() || (found->second.*which).empty()) return missing;
+    const std::vector<double>& layers = found->second.*which;
     double sum = 0;
     index_t count = 0;
     for (index_t l = 0; l < results.layers; ++l) {

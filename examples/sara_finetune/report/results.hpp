@@ -49,7 +49,7 @@ struct run_results {
   std::vector<std::uint64_t> seeds = {};
   std::vector<std::string> models = {};   // "pretrained", then the arms: "plain", "sara", "shuffled", others
   std::map<std::string, std::vector<model_evaluation>> evaluations = {};   // by model, [seeds]
-  std::vector<std::vector<training_curve>> curves = {};                    // [seeds]
+  std::vector<std::vector<training_curve>> curves = {};                    // [seeds], of the models only
 
   bool has(std::string_view model) const;
 };
@@ -69,9 +69,10 @@ std::vector<double> bits_per_byte(const run_results& results, const std::string&
 
 enum class layer_range { window, outside };
 
-// Mean over the window's layers, or over all others (NaN if there are none), by seed.
+// Mean over the window's layers, or over all others, by seed; NaN if there are none, or if a model's are absent.
 std::vector<double> mean_divergence(const run_results& results, const std::string& model, const std::string& language,
-                                    std::vector<double> layer_divergences::*which, layer_range range = layer_range::window);
+                                    std::vector<double> layer_divergences::*which, layer_range range = layer_range::window,
+                                    std::map<std::string, layer_divergences> model_evaluation::*scale = &model_evaluation::divergence);
 
 // "SARA" for "sara" and the like; an arm without a name of its own keeps what it is called.
 std::string display_name(const std::string& model);

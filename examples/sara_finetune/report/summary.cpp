@@ -14,7 +14,7 @@
 namespace sara_finetune {
 namespace {
 
-constexpr std::size_t terminal_width = 100, widest_name = 21;
+constexpr std::size_t terminal_width = 100, widest_cell = 16, between_cells = 2;
 
 std::string with_deviation(const std::vector<double>& values, double unit = 1) {
   std::vector<double> scaled;
@@ -69,46 +69,61 @@ std::string cut(const std::string& text, std::size_t most) {
   return kept + "..";
 }
 
-std::string aligned(const table& cells) {
-  std::vector<std::size_t> widths(cells.header.size(), 0);
-  std::vector<std::vector<std::string>> rows = {cells.header};
-  rows.insert(rows.end(), cells.rows.begin(), cells.rows.end());
-  for (auto& row : rows) {
-    row[0] = cut(row[0], widest_name);
-    for (std::size_t c = 0; c < row.size(); ++c) {
-      if (c > 0) row[c] = cut(row[c], 16);
-      widths[c] = std::max(widths[c], columns_of(row[c]));
-    }
-  }
-  std::string text;
-  for (std::size_t r = 0; r < rows.size(); ++r) {
-    std::string line;
-    for (std::size_t c = 0; c < rows[r].size(); ++c) {
-      const std::string room(widths[c] - columns_of(rows[r][c]), ' ');
-      line += c == 0 ? rows[r][c] + room : "  " + room + rows[r][c];
-    }
-    text += line + "\n";
-    if (r == 0) text += std::string(columns_of(line), '-') + "\n";
-  }
-  return text;
-}
-
-std::string wrapped(const std::string& text, std::size_t indent) {
-  std::string all, line(indent, ' ');
+// Lines of at most `most` columns, broken between words; all but the first may be indented.
+std::vector<std::string> broken(const std::string& text, std::size_t most, std::size_t hanging = 2) {
+  std::vector<std::string> all;
+  std::string line;
   bool empty = true;
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t end = std::min(text.find(' ', at), text.size());
-    const std::string word = cut(text.substr(at, end - at), terminal_width - indent);
+    const std::string word = cut(text.substr(at, end - at), most - hanging);
     at = end + 1;
-    if (!empty && columns_of(line) + 1 + columns_of(word) > terminal_width) {
-      all += line + "\n";
-      line.assign(indent, ' ');
+    if (!empty && columns_of(line) + 1 + columns_of(word) > most) {
+      all.push_back(line);
+      line.assign(hanging, ' ');
       empty = true;
     }
     line += (empty ? "" : " ") + word;
     empty = false;
   }
-  return all + line + "\n";
+  all.push_back(line);
+  return all;
+}
+
+std::string wrapped(const std::string& text, std::size_t indent) {
+  std::string all;
+  for (const std::string& line : broken(text, terminal_width - indent, 0)) all += std::string(indent, ' ') + line + "\n";
+  return all;
+}
+
+std::string aligned(const table& cells) {
+  std::vector<std::size_t> widths(cells.header.size(), 0);
+  std::vector<std::vector<std::string>> rows = {cells.header};
+  rows.insert(rows.end(), cells.rows.begin(), cells.rows.end());
+  for (auto& row : rows) {
+    for (std::size_t c = 1; c < row.size(); ++c) {
+      row[c] = cut(row[c], widest_cell);
+      widths[c] = std::max(widths[c], columns_of(row[c]));
+    }
+  }
+  const std::size_t cells_width = std::accumulate(widths.begin() + 1, widths.end(), between_cells * (widths.size() - 1));
+  // Arms differ in what their names end with: these are wrapped, never cut short.
+  std::vector<std::vector<std::string>> names;
+  for (const auto& row : rows) {
+    names.push_back(broken(row[0], terminal_width - cells_width));
+    for (const std::string& part : names.back()) widths[0] = std::max(widths[0], columns_of(part));
+  }
+  std::string text;
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    std::string line = names[r][0] + std::string(widths[0] - columns_of(names[r][0]), ' ');
+    for (std::size_t c = 1; c < rows[r].size(); ++c) {
+      line += std::string(between_cells + widths[c] - columns_of(rows[r][c]), ' ') + rows[r][c];
+    }
+    text += line + "\n";
+    for (std::size_t part = 1; part < names[r].size(); ++part) text += names[r][part] + "\n";
+    if (r == 0) text += std::string(columns_of(line), '-') + "\n";
+  }
+  return text;
 }
 
 }   // namespace

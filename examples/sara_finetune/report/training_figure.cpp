@@ -13,7 +13,7 @@ namespace {
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 struct logged {
-  std::int64_t step;
+  std::int64_t number;   // the same for all seeds
   double tokens, value;
 };
 
@@ -26,11 +26,12 @@ std::vector<logged> trained(const training_curve& curve, double training_point::
   return values;
 }
 
+// Numbered one after the other: the seeds' stages differ by a few steps, and so do the steps at which they validate.
 std::vector<logged> validated(const training_curve& curve, const std::string& language) {
   std::vector<logged> values;
   for (const validation_point& point : curve.validation) {
     const auto found = point.bits_per_byte.find(language);
-    values.push_back({point.step, static_cast<double>(point.tokens), found == point.bits_per_byte.end() ? nan : found->second});
+    values.push_back({std::ssize(values), static_cast<double>(point.tokens), found == point.bits_per_byte.end() ? nan : found->second});
   }
   return values;
 }
@@ -42,7 +43,7 @@ std::vector<logged> thinned(const std::vector<logged>& values, std::size_t most)
   std::vector<logged> means;
   for (std::size_t begin = 0; begin < values.size(); begin += each) {
     const std::size_t end = std::min(begin + each, values.size());
-    logged sum{values[end - 1].step, 0, 0};
+    logged sum{values[end - 1].number, 0, 0};
     double tokens = 0;
     std::size_t finite = 0;
     for (std::size_t i = begin; i < end; ++i) {
@@ -51,25 +52,25 @@ std::vector<logged> thinned(const std::vector<logged>& values, std::size_t most)
       sum.value += values[i].value;
       ++finite;
     }
-    means.push_back({sum.step, tokens, finite == 0 ? nan : sum.value / static_cast<double>(finite)});
+    means.push_back({sum.number, tokens, finite == 0 ? nan : sum.value / static_cast<double>(finite)});
   }
   return means;
 }
 
-// Mean, lowest and highest over the seeds, at the steps that every seed has: a mean whose seeds change along the way would jump.
+// Mean, lowest and highest over the seeds, at the numbers that every seed has: a mean whose seeds change along the way would jump.
 line_series over_seeds(const run_results& results, const std::string& stage, const std::string& arm, const line_style& style,
                        const reading& read, bool banded) {
   std::map<std::int64_t, std::vector<logged>> at;
   for (const std::vector<training_curve>& seed : results.curves) {
     for (const training_curve& curve : seed) {
       if (curve.stage != stage || curve.arm != arm) continue;
-      for (const logged& value : read(curve)) at[value.step].push_back(value);
+      for (const logged& value : read(curve)) at[value.number].push_back(value);
     }
   }
   std::vector<logged> means, lows, highs;
-  for (const auto& [step, values] : at) {
+  for (const auto& [number, values] : at) {
     if (values.size() != results.curves.size()) continue;
-    logged sum{step, 0, 0}, low = values.front(), high = values.front();
+    logged sum{number, 0, 0}, low = values.front(), high = values.front();
     for (const logged& value : values) {
       sum.tokens += value.tokens / static_cast<double>(values.size());
       sum.value += value.value / static_cast<double>(values.size());
@@ -131,12 +132,6 @@ figure training_curves(const run_results& results) {
   std::vector<std::string> arms;
   for (const std::string& model : results.models) {
     if (model != "pretrained") arms.push_back(model);
-  }
-  // What was logged without being evaluated shows too.
-  for (const std::vector<training_curve>& seed : results.curves) {
-    for (const training_curve& curve : seed) {
-      if (curve.stage == "finetune" && std::find(arms.begin(), arms.end(), curve.arm) == arms.end()) arms.push_back(curve.arm);
-    }
   }
   const auto drawn = [&](const std::string& model, bool marked) {
     line_style style = style_of(model, arms);

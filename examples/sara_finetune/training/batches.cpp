@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <stdexcept>
 
 #include "random.hpp"
@@ -89,18 +88,21 @@ step_batches finetuning_batches(const dataset& data, double rehearsal, const bat
       options, rehearsal, [&] { return low.next(); }, [&] { return high.next(); });
 }
 
-std::vector<std::int32_t> shuffled_rows(const dataset& data, std::uint64_t seed) {
-  std::vector<std::int32_t> rows;
+std::vector<std::int32_t> shuffled_rows(const dataset& data, std::span<const std::int32_t> rows, std::uint64_t seed) {
+  std::vector<std::int32_t> others(rows.begin(), rows.end());
   random_bits random(mixed(seed, 4));
+  std::size_t first = 0;
   for (const encoded_split& language : data.languages) {
-    // A random cycle through the language's pairs: none is its own neighbour.
-    std::vector<std::int32_t> cycle(language.training.size());
-    std::iota(cycle.begin(), cycle.end(), static_cast<std::int32_t>(rows.size()));
+    // A random cycle through the pairs that have an anchor: none is its own neighbour.
+    std::vector<std::size_t> cycle;
+    for (std::size_t i = first; i < first + language.training.size(); ++i)
+      if (rows[i] >= 0) cycle.push_back(i);
+    first += language.training.size();
+    if (cycle.size() == 1) throw std::runtime_error("anchors of " + language.language + " cannot be shuffled: there is only one");
     random.shuffle(cycle);
-    rows.resize(rows.size() + cycle.size());
-    for (std::size_t i = 0; i < cycle.size(); ++i) rows[static_cast<std::size_t>(cycle[i])] = cycle[(i + 1) % cycle.size()];
+    for (std::size_t i = 0; i < cycle.size(); ++i) others[cycle[i]] = rows[cycle[(i + 1) % cycle.size()]];
   }
-  return rows;
+  return others;
 }
 
 }   // namespace sara_finetune

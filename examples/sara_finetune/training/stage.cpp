@@ -2,10 +2,10 @@
 
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <iostream>
 
 #include "../progress.hpp"
+#include "../report/numbers.hpp"
 #include "../storage/metrics_log.hpp"
 
 namespace sara_finetune {
@@ -13,17 +13,20 @@ namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-std::string fixed(double value, int digits) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%.*f", digits, value);
-  return text;
-}
-
 void refuse_other(const std::filesystem::path& file, const checkpoint& found, const char* what, const nlohmann::json& asked) {
   const nlohmann::json is = found.about.value(what, nlohmann::json());
   if (is != asked)
     throw std::runtime_error(file.string() + ": expected a checkpoint of " + what + " " + asked.dump() + ", found " + is.dump());
 }
+
+void refuse_others(const training_stage& of, const checkpoint& found) {
+  refuse_other(of.checkpoint, found, "stage", of.stage);
+  refuse_other(of.checkpoint, found, "arm", of.arm);
+  refuse_other(of.checkpoint, found, "seed", of.seed);
+  refuse_other(of.checkpoint, found, "corpus", of.corpus);
+}
+
+constexpr std::int64_t patience = 5;   // validations without a better one, after which a stage that keeps its best ends
 
 // What a stage has come to, apart from the trainer's own state.
 struct position {
@@ -36,11 +39,8 @@ struct position {
 bool resume(const training_stage& of, const model_shape& shape, std::int64_t steps, trainer& training, position& at) {
   checkpoint from = read_checkpoint(of.checkpoint);
   check_shape(from, of.checkpoint, shape);
-  refuse_other(of.checkpoint, from, "stage", of.stage);
-  refuse_other(of.checkpoint, from, "arm", of.arm);
-  refuse_other(of.checkpoint, from, "seed", of.seed);
+  refuse_others(of, from);
   refuse_other(of.checkpoint, from, "steps", steps);
-  refuse_other(of.checkpoint, from, "corpus", of.corpus);
   if (from.about.value("finished", false)) return false;
   const std::size_t size = training.parameters.size();
   const auto take = [&](const char* name) {
@@ -145,6 +145,7 @@ void train(const training_stage& of, const model_shape& shape, const trainer_opt
         at.best_step = at.step;
         at.best_parameters = training.parameters;
       }
+      if (of.keeps_best && (at.step - at.best_step) * of.validations >= patience * steps) break;
     }
     if (interrupts.requested() && at.step < steps) {
       keep(false);
@@ -159,22 +160,23 @@ void train(const training_stage& of, const model_shape& shape, const trainer_opt
   keep(true);
 
   const double took = now() - begin;
-  std::cout << title << ": " << steps << " steps, " << fixed(took, 1) << " s, "
+  std::cout << title << ": " << at.step << " steps, " << fixed(took, 1) << " s, "
             << fixed(static_cast<double>(at.tokens - tokens_before) / took, 0) << " tokens/s";
   if (of.keeps_best) std::cout << ", best validation " << fixed(at.best, 4) << " bits a byte at step " << at.best_step;
-  if (anchored) std::cout << "; the SARA term took " << fixed(100 * sara_seconds / seconds, 2) << " % of the threads' time";
+  if (anchored && towards.lambda > 0)
+    std::cout << "; the SARA term took " << fixed(100 * sara_seconds / seconds, 2) << " % of the threads' time";
   std::cout << "\n";
 }
 
-std::vector<float> trained_parameters(const std::filesystem::path& file, const std::string& stage, const model_shape& shape,
-                                      const std::string& corpus) {
-  if (!std::filesystem::exists(file)) throw std::runtime_error(file.string() + " is not there: `sara_finetune " + stage + "` makes it");
+std::vector<float> trained_parameters(const training_stage& of, const model_shape& shape) {
+  const std::filesystem::path& file = of.checkpoint;
+  if (!std::filesystem::exists(file)) throw std::runtime_error(file.string() + " is not there: `sara_finetune " + of.stage + "` makes it");
   checkpoint from = read_checkpoint(file);
   check_shape(from, file, shape);
-  refuse_other(file, from, "corpus", corpus);
+  refuse_others(of, from);
   if (!from.about.value("finished", false))
     throw std::runtime_error(file.string() + " is of step " + from.about.value("step", nlohmann::json()).dump() + " of " +
-                             from.about.value("steps", nlohmann::json()).dump() + ": `sara_finetune " + stage + " --resume` goes on");
+                             from.about.value("steps", nlohmann::json()).dump() + ": `sara_finetune " + of.stage + " --resume` goes on");
   array_of(from, file, "parameters", static_cast<std::size_t>(parameter_count(blocks(shape))));
   return std::move(from.arrays.at("parameters"));
 }

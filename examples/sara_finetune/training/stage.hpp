@@ -28,7 +28,8 @@ struct training_stage {
   std::string corpus;   // its fingerprint: a checkpoint of another one is refused
   double rate, warmup;
   std::int64_t validations, save_every;   // of the stage; steps
-  bool keeps_best = false;                // its result are the parameters of the best validation, not the last ones
+  bool keeps_best =
+      false;   // its result are the parameters of the best validation, and it ends when there is no better one for a quarter of its steps
   std::function<validation(const std::vector<float>&)> validate;
 
   std::string name() const { return arm.empty() ? stage : stage + " " + arm; }
@@ -39,8 +40,7 @@ struct training_stage {
 void train(const training_stage& of, const model_shape& shape, const trainer_options& how, const step_batches& batches,
            const objective& towards, const std::vector<float>& initial, sara::thread_pool& pool, const interrupt_guard& interrupts);
 
-// The parameters of a finished stage. Throws if there is no such checkpoint, or it is not finished.
-std::vector<float> trained_parameters(const std::filesystem::path& file, const std::string& stage, const model_shape& shape,
-                                      const std::string& corpus);
+// The parameters of a finished stage. Throws if there is no checkpoint, or it is not finished, or of another stage, arm, seed or corpus.
+std::vector<float> trained_parameters(const training_stage& of, const model_shape& shape);
 
 }   // namespace sara_finetune

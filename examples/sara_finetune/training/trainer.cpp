@@ -89,7 +89,8 @@ void trainer::forward(micro_batch& part, const objective& of, float total_sequen
   const auto begin = std::chrono::steady_clock::now();
   part.cross_entropy = part.model.forward(parameters, part.sequences, pass::training);
   part.sara_loss = part.sara_seconds = 0;
-  if (of.anchors && total_sequence_weight > 0 && part.sequences.token_count() > 0) {
+  part.anchored = of.anchors && total_sequence_weight > 0 && part.sequences.token_count() > 0;
+  if (part.anchored) {
     const auto sara_begin = std::chrono::steady_clock::now();
     const bool trains = of.lambda > 0;
     const index_t tokens = part.sequences.token_count(), experts = shape_.experts, of_a_row = shape_.layers * experts;
@@ -121,7 +122,7 @@ void trainer::backward(micro_batch& part, const objective& of, float loss_scale)
   const auto begin = std::chrono::steady_clock::now();
   part.gradient.assign(parameters.size(), 0.0f);
   gradient_sources<float> sources{.loss_scale = loss_scale, .balance_slopes = balance_slopes_, .window_begin = of.window_begin};
-  if (part.sara_seconds > 0 && of.lambda > 0)
+  if (part.anchored && of.lambda > 0)
     sources.grad_logits = {part.grad_logits.data(), of.window_layers, part.sequences.token_count(), shape_.experts};
   part.model.backward(parameters, part.sequences, sources, part.gradient);
   part.seconds += seconds_since(begin);

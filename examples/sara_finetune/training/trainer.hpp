@@ -64,6 +64,7 @@ class trainer {
     std::vector<std::int32_t> anchor_rows;   // [sequences]
     std::vector<float> gradient, grad_logits;
     std::vector<std::byte> scratch;
+    bool anchored = false;   // it has a part of L_JS
     double cross_entropy = 0, sara_loss = 0, seconds = 0, sara_seconds = 0;
   };
 

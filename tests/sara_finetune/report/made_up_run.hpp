@@ -62,9 +62,17 @@ inline model_evaluation evaluation(const plan& of, const std::string& model, std
 }
 
 inline nlohmann::json settings(const plan& of) {
-  nlohmann::json made = {{"high", "en"},  {"layers", of.layers}, {"experts", of.experts}, {"window", {of.window_first, of.window_last}},
-                         {"lambda", 1.5}, {"seed", 1},           {"seeds", of.seeds},     {"part", "test"}};
-  made["corpus"] = {{"name", "made-up"}, {"illustrative", false}, {"files", nlohmann::json::array()}};
+  nlohmann::json made = {{"high", "en"},
+                         {"layers", of.layers},
+                         {"experts", of.experts},
+                         {"window", {of.window_first, of.window_last}},
+                         {"lambda", 1.5},
+                         {"seed", 1},
+                         {"seeds", of.seeds},
+                         {"part", "test"},
+                         {"corpus_name", "made-up"},
+                         {"illustrative", false}};
+  made["corpus"] = {{"files", nlohmann::json::array()}, {"fingerprint", "0123456789abcdef"}};
   for (const std::string& language : of.low) {
     made["corpus"]["files"].push_back(
         {{"file", "en-" + language + ".tmx"}, {"language", language}, {"training", 800}, {"validation", 100}, {"test", 100}});

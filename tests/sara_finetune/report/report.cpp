@@ -89,6 +89,8 @@ TEST_CASE("report: a run folder is read back", "[sara_finetune]") {
   CHECK(results.seeds == std::vector<std::uint64_t>{1, 2});
   CHECK(results.window_first == 2);
   CHECK(results.window_last == 4);
+  CHECK(results.corpus == "made-up");
+  CHECK_FALSE(results.illustrative);
   CHECK(bits_per_byte(results, "plain", "sw")[1] == made_up::low_bits("plain", 1));
   REQUIRE(results.curves.size() == 2);
   REQUIRE(results.curves[1].size() == 5);
@@ -99,6 +101,19 @@ TEST_CASE("report: a run folder is read back", "[sara_finetune]") {
     CHECK(curve.validation[1].bits_per_byte.at("sw") == Approx(2.9));
     CHECK(std::isnan(curve.training[0].divergence) == (curve.stage == "pretrain"));
   }
+}
+
+TEST_CASE("report: curves of arms that were not evaluated are left out", "[sara_finetune]") {
+  const temporary_folder folder;
+  made_up::write({.models = {"pretrained", "plain", "sara"}, .seeds = 1}, folder);
+  folder.write("seed-1/metrics.jsonl", made_up::metrics({.models = {"pretrained", "plain", "shuffled", "sara", "extra"}}));
+  const run_results results = read_results(folder.path());
+  std::vector<std::string> arms;
+  for (const training_curve& curve : results.curves[0]) arms.push_back(curve.arm);
+  CHECK(arms == std::vector<std::string>{"", "plain", "sara"});
+  const std::vector<std::string> words = texts(training_curves(results));
+  CHECK(holds(words, "SARA"));
+  for (const char* arm : {"shuffled anchors", "extra"}) CHECK_FALSE(holds(words, arm));
 }
 
 TEST_CASE("report: other seeds' folders and monolingual files do not count", "[sara_finetune]") {
@@ -164,7 +179,8 @@ TEST_CASE("report: what is missing or malformed is one sentence", "[sara_finetun
   with_settings([](json& s) { s["window"] = {2}; }, "the first and the last layer");
   with_settings([](json& s) { s["corpus"]["files"] = json::array(); }, "at least one parallel file");
   with_settings([](json& s) { s["corpus"]["files"][0]["test"] = -1; }, "at \"corpus.files[0].test\", found -1");
-  with_settings([](json& s) { s["corpus"]["illustrative"] = 1; }, "expected true or false");
+  with_settings([](json& s) { s["illustrative"] = 1; }, "expected true or false at \"illustrative\", found 1");
+  with_settings([](json& s) { s.erase("corpus_name"); }, "expected the key \"corpus_name\"");
 
   with_evaluation([](json& m) { m.erase("pretrained"); }, "expected the key \"models.pretrained\"");
   with_evaluation([](json& m) { m.erase("sara"); }, "the same models under every seed, found 3");
@@ -174,6 +190,8 @@ TEST_CASE("report: what is missing or malformed is one sentence", "[sara_finetun
   with_evaluation([](json& m) { m["sara"]["bits_per_byte"].erase("sw"); }, "expected bits_per_byte of the language \"sw\", found none");
   with_evaluation([](json& m) { m["sara"]["divergence"]["sw"]["live"].erase(0); }, "expected 6 values of divergence of sw, found 5");
   with_evaluation([](json& m) { m["sara"]["divergence"]["sw"]["unpaired"].erase(0); }, "expected 6 values of divergence of sw, found 5");
+  with_evaluation([](json& m) { m["sara"]["normalized"]["sw"]["live"].erase(0); },
+                  "expected 6 values of normalized divergence of sw, found 5");
   with_evaluation([](json& m) { m["sara"]["expert_use"]["en"][3].erase(0); }, "expected 8 values of expert_use of en, found 7");
 
   with_metrics("{\"stage\":\"finetune\",", "expected JSON");
@@ -212,11 +230,11 @@ TEST_CASE("report: the divergence figure holds every layer of every model", "[sa
     }
   }
   CHECK(unit[0] == Approx(unit[1]).epsilon(2e-3));
-  CHECK(lines_of(drawn, "#5f6368", "1.1").size() == 6);   // its floors, in both panels
+  CHECK(lines_of(drawn, "#5f6368", "1.1").size() == 6);   // its references, in both panels
   CHECK(lines_of(drawn, "#0072b2", "1.1").size() == 3);
   const auto words = texts(drawn);
-  for (const char* expected :
-       {"Divergence of sw from en over depth", "plain", "SARA", "SARA's window", "divergence (thousandths of a nat)"}) {
+  for (const char* expected : {"Divergence of sw from en over depth", "References, of the pretrained model and of SARA in their colours:",
+                               "plain", "SARA", "SARA's window", "divergence (thousandths of a nat)"}) {
     CHECK(holds(words, expected));
   }
   CHECK(count(drawn.svg, "<polygon") > 8);                                                              // bands and markers
@@ -238,13 +256,18 @@ TEST_CASE("report: heat maps print what was measured", "[sara_finetune]") {
   const figure use = expert_use(results, "ne");
   check_sound(use.svg);
   const auto cells = texts(use);
-  for (const char* title : {"en, pretrained", "ne, pretrained", "en, SARA", "ne, SARA", "difference"}) CHECK(holds(cells, title));
-  // Half of the choices on one expert, in four maps of six layers; the scale names it too.
-  CHECK(std::count(cells.begin(), cells.end(), "50.0") == 4 * 6 + 1);
-  // 50 - 50/7 points between the languages before, nothing under SARA.
-  CHECK(std::count(cells.begin(), cells.end(), "-42.9") == 6 + 1);
-  CHECK(std::count(cells.begin(), cells.end(), "42.9") == 6 + 1);
-  CHECK(std::count(cells.begin(), cells.end(), "0.0") == 6 * 6 + 6 * 8);
+  for (const char* title : {"en, pretrained", "ne, pretrained", "en, plain", "ne, plain", "en, SARA", "ne, SARA", "difference"})
+    CHECK(holds(cells, title));
+  // Half of the choices on one expert, in six maps of six layers; the scale names it too.
+  CHECK(std::count(cells.begin(), cells.end(), "50.0") == 6 * 6 + 1);
+  // 50 - 50/7 points between the languages before and under plain, nothing under SARA.
+  CHECK(std::count(cells.begin(), cells.end(), "-42.9") == 2 * 6 + 1);
+  CHECK(std::count(cells.begin(), cells.end(), "42.9") == 2 * 6 + 1);
+  CHECK(std::count(cells.begin(), cells.end(), "0.0") == 2 * 6 * 6 + 6 * 8);
+  const pugi::xml_document whole = parsed(use.svg);
+  for (const pugi::xml_node& box : whole.child("svg").children("rect")) {
+    CHECK(box.attribute("y").as_double() + box.attribute("height").as_double() <= whole.child("svg").attribute("height").as_double());
+  }
 }
 
 TEST_CASE("report: training curves", "[sara_finetune]") {
@@ -265,6 +288,13 @@ TEST_CASE("report: training curves", "[sara_finetune]") {
     if (curve.arm == "sara") curve.training.resize(12);
   }
   CHECK(steps(training_curves(results), "#0072b2", 12) == 2);
+
+  // Nor do seeds of different lengths validate at the same steps, but as often.
+  for (training_curve& curve : results.curves[1]) {
+    for (validation_point& point : curve.validation) ++point.step, point.tokens += 500;
+  }
+  CHECK(steps(training_curves(results), "#0072b2", 4) == 2);
+  CHECK(steps(training_curves(results), "#5f6368", 4) == 2);
 
   // Long runs are thinned.
   run_results one = made_up::results({.seeds = 1});
@@ -335,6 +365,9 @@ TEST_CASE("report: the page is one file, whole and escaped", "[sara_finetune]") 
   for (const finding& one : findings(results)) CHECK(says(page, escape(one.sentence)));
   CHECK(says(page, "<td>corpus.files[0].file</td><td>en-sw.tmx</td>"));
   CHECK(says(page, "<td>window</td><td>[2,4]</td>"));
+  CHECK(count(page, "<td>corpus_name</td>") == 1);
+  CHECK(count(page, "<td>illustrative</td>") == 1);
+  CHECK_FALSE(says(page, "<td>corpus.name</td>"));
 
   // As XML, but for its doctype and the three elements of HTML that have no end.
   std::string xml = page.substr(page.find("<html"));

@@ -104,6 +104,30 @@ TEST_CASE("summary: the divergence in the window, as a ratio", "[sara_finetune]"
   CHECK(mean_divergence(results, "plain", "sw", &layer_divergences::live)[1] == Approx(0.02));
   CHECK(mean_divergence(results, "plain", "sw", &layer_divergences::live, layer_range::outside)[0] == Approx((0.04 + 0.05 + 0.04) / 3));
 
+  CHECK(says(sentence, "Normalised by the histograms' entropies, live: 0.2000 of plain's (4.000 against 20.00 thousandths; seed by seed"));
+  // Unpaired is 0.03 above live: a mean of 0.034 under SARA and of 0.05 under plain.
+  CHECK(says(sentence,
+             "Unpaired sentences of the two languages come nearer as well: 0.6800 of plain's (34.00 against 50.00 thousandths of a nat; "
+             "seed by seed 0.68 to 0.68), so a part of this is routing that tells sentences apart less."));
+
+  run_results other = results;
+  for (model_evaluation& evaluation : other.evaluations["sara"]) {
+    evaluation.normalized["sw"].live.assign(6, 0.03);
+    evaluation.divergence["sw"].unpaired.assign(6, 0.06);
+  }
+  CHECK(says(about(other, "Divergence"), "entropies, live: 1.500 of plain's (30.00 against 20.00 thousandths;"));
+  CHECK(says(about(other, "Divergence"),
+             "Unpaired sentences of the two languages: 1.200 of plain's (60.00 against 50.00 thousandths of a nat;"));
+  for (const char* untrue : {"nearer as well", "apart less"}) CHECK_FALSE(says(about(other, "Divergence"), untrue));
+  other = results;
+  for (model_evaluation& evaluation : other.evaluations["sara"]) evaluation.divergence["sw"].live.assign(6, 0.03);   // above plain's
+  for (const char* untrue : {"nearer as well", "apart less"}) CHECK_FALSE(says(about(other, "Divergence"), untrue));
+  other.evaluations["plain"][1].normalized["sw"].live.clear();
+  other.evaluations["sara"][0].divergence["sw"].unpaired.clear();
+  for (const char* left_out : {"Normalised", "Unpaired", "not measured"}) CHECK_FALSE(says(about(other, "Divergence"), left_out));
+  other.evaluations["sara"][0].normalized.clear();
+  CHECK_FALSE(says(about(other, "Divergence"), "Normalised"));
+
   results.evaluations["plain"][0].divergence["sw"].anchored.assign(6, 0.0);
   results.evaluations["plain"][1].divergence["sw"].anchored.assign(6, 0.0);
   CHECK(says(about(results, "Divergence"), "which makes no ratio"));
@@ -138,9 +162,43 @@ TEST_CASE("summary: small corpora are warned of", "[sara_finetune]") {
   CHECK(says(summary_table(results), "WARNING: Only 999 pairs of ne"));
   CHECK(says(what_was_run(results), "sw (800 pairs to train on, 100 for validation, 100 for the test) and ne ("));
   CHECK(says(what_was_run(results), "3 arms that start from one checkpoint (plain, SARA and shuffled anchors), under 5 seeds."));
-  CHECK(says(what_was_run(results), "which no stage has seen"));
+  CHECK(says(what_was_run(results), "All figures but the training curves are measured on the test pairs, which no stage has seen."));
   results.part = "validation";
   CHECK_FALSE(says(what_was_run(results), "no stage has seen"));
+  CHECK(says(what_was_run(results), "All figures but the training curves are measured on the validation pairs"));
+}
+
+TEST_CASE("summary: a validation that ended above its best is warned of, once a language", "[sara_finetune]") {
+  run_results results = made_up::results({.low = {"sw", "ne"}, .seeds = 2});
+  // Of steps 5, 10, 15 and 20.
+  const auto validated = [&](std::size_t s, const std::string& stage, const std::string& arm, const std::vector<double>& bits) {
+    for (training_curve& curve : results.curves[s]) {
+      if (curve.stage != stage || curve.arm != arm) continue;
+      for (std::size_t i = 0; i < bits.size(); ++i) curve.validation[i].bits_per_byte["sw"] = bits[i];
+    }
+  };
+  validated(0, "pretrain", "", {2, 3, 4, 5});
+  validated(0, "finetune", "sara", {2.4, 2.3, 2.31, 2.315});
+  validated(0, "finetune", "shuffled", {2.4, not_measured, 2.31, not_measured});
+  CHECK(warnings(results).empty());
+  validated(1, "finetune", "plain", {2.4, 2.29, 2.3, 2.77});
+  validated(1, "finetune", "sara", {2.4, 2.3, 2.4, 2.5});
+  validated(0, "finetune", "plain", {2.4, 2.3, 2.3, 2.33});
+  REQUIRE(warnings(results).size() == 1);
+  CHECK(warnings(results)[0] ==
+        "sw: validation was best at step 10 of 20 (2.29 bits a byte) and ended at 2.77 (plain, seed 2): the text is too small for so many "
+        "tokens; choose fewer with --finetune-tokens.");
+  validated(1, "finetune", "plain", {2.4, 2.3, 2.3, 2.3});
+  validated(0, "finetune", "sara", {not_measured, 2.1, 2.6, not_measured});
+  REQUIRE(warnings(results).size() == 1);
+  CHECK(says(warnings(results)[0], "step 10 of 15 (2.10 bits a byte) and ended at 2.60 (SARA, seed 1)"));
+  for (training_curve& curve : results.curves[0]) {
+    if (curve.arm == "plain") curve.validation.back().bits_per_byte["ne"] = 9;
+  }
+  REQUIRE(warnings(results).size() == 2);
+  CHECK(says(warnings(results)[1], "ne: validation was best at step 15 of 20 (2.85 bits a byte) and ended at 9.00 (plain, seed 1)"));
+  for (auto& seed : results.curves) seed.clear();
+  CHECK(warnings(results).empty());
 }
 
 TEST_CASE("summary: the table's cells", "[sara_finetune]") {
@@ -170,6 +228,15 @@ TEST_CASE("summary: the table's cells", "[sara_finetune]") {
       std::find_if(layers.rows.begin(), layers.rows.end(), [](const auto& row) { return row[0] == "plain" && row[1] == "live"; });
   REQUIRE(live != layers.rows.end());
   CHECK((*live)[2 + 1] == "50.00");
+}
+
+TEST_CASE("summary: arms with long names are told apart", "[sara_finetune]") {
+  plan many;
+  const std::string longest = "sara+rehearsal=0.25+window=1-3+lambda=0.";
+  many.models.insert(many.models.end(), {"sara+rehearsal=0+lambda=5", "sara+rehearsal=0+lambda=8", longest + "5", longest + "8"});
+  const std::string text = summary_table(made_up::results(many));
+  for (const char* whole : {"\nSARA, rehearsal=0, lambda=5 ", "\nSARA, rehearsal=0, lambda=8 "}) CHECK(says(text, whole));
+  for (const char* rest : {"lambda=0.5\n", "lambda=0.8\n"}) CHECK(says(text, rest));
 }
 
 TEST_CASE("summary: no line is wider than 100 columns", "[sara_finetune]") {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "catch.hpp"
@@ -130,16 +131,32 @@ TEST_CASE("batches: the same for a seed, others for another", "[batches]") {
 TEST_CASE("shuffled anchors: every pair gets another one's of its language, each once", "[batches]") {
   for (const std::size_t second : {2u, 3u, 30u}) {
     const dataset data = made_up({50, second});
-    const std::vector<std::int32_t> rows = shuffled_rows(data, 7);
-    REQUIRE(rows.size() == 50 + second);
-    CHECK(std::set(rows.begin(), rows.end()).size() == rows.size());
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      CHECK(rows[i] != static_cast<std::int32_t>(i));
-      CHECK((rows[i] < 50) == (i < 50));
+    std::vector<std::int32_t> rows(50 + second);
+    std::iota(rows.begin(), rows.end(), 0);
+    const std::vector<std::int32_t> others = shuffled_rows(data, rows, 7);
+    REQUIRE(others.size() == 50 + second);
+    CHECK(std::set(others.begin(), others.end()).size() == others.size());
+    for (std::size_t i = 0; i < others.size(); ++i) {
+      CHECK(others[i] != rows[i]);
+      CHECK((others[i] < 50) == (i < 50));
     }
-    CHECK(rows == shuffled_rows(data, 7));
-    if (second > 3) CHECK(rows != shuffled_rows(data, 8));
+    CHECK(others == shuffled_rows(data, rows, 7));
+    if (second > 3) CHECK(others != shuffled_rows(data, rows, 8));
   }
+}
+
+TEST_CASE("shuffled anchors: the pairs that have one are the same as without", "[batches]") {
+  const dataset data = made_up({40});
+  std::vector<std::int32_t> rows;
+  for (std::int32_t i = 0; i < 40; ++i) rows.push_back(i % 3 == 0 ? -1 : i - i / 3 - 1);
+  const std::vector<std::int32_t> others = shuffled_rows(data, rows, 1);
+  for (std::size_t i = 0; i < 40; ++i) {
+    CHECK((others[i] == -1) == (rows[i] == -1));
+    CHECK((rows[i] == -1 || others[i] != rows[i]));
+  }
+  CHECK(std::set(others.begin(), others.end()) == std::set(rows.begin(), rows.end()));
+  const std::vector<std::int32_t> one = {0};
+  CHECK_THROWS_WITH(shuffled_rows(made_up({1}), one, 1), Catch::Contains("only one"));
 }
 
 TEST_CASE("batches: what cannot be is refused by name", "[batches]") {

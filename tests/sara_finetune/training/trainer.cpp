@@ -4,38 +4,13 @@
 #include <cmath>
 #include <limits>
 
-#include "../model/small_model.hpp"
 #include "catch.hpp"
+#include "made_up_batch.hpp"
 
 namespace {
 
 using namespace sara_finetune;
-
-constexpr model_shape shape{.vocabulary = 40, .layers = 3, .width = 16, .heads = 2, .experts = 5, .chosen = 2, .hidden = 12, .context = 16};
-
-struct made_up {
-  std::vector<encoded_sentence> sentences = {};
-  std::vector<training_sequence> batch = {};
-  std::vector<float> anchors = {};   // [sentences, layers, experts]
-};
-
-made_up problem(std::size_t count = 11) {
-  made_up made;
-  random_bits random(5);
-  for (std::size_t i = 0; i < count; ++i) {
-    encoded_sentence& s = made.sentences.emplace_back();
-    s.tokens = {1};
-    for (std::size_t t = 0; t < 2 + i % 9; ++t) s.tokens.push_back(static_cast<std::int32_t>(3 + (7 * i + 5 * t * t) % 37));
-    for (int l = 0; l < shape.layers; ++l) {
-      float row[5], sum = 0;
-      for (float& p : row) sum += p = static_cast<float>(std::exp(random.normal()));
-      for (const float p : row) made.anchors.push_back(p / sum);
-    }
-  }
-  for (std::size_t i = 0; i < count; ++i)
-    made.batch.push_back({.sentence = &made.sentences[i], .anchor_row = i % 3 == 2 ? -1 : static_cast<std::int32_t>(i)});
-  return made;
-}
+using small::made_up, small::problem, small::tiny;
 
 objective towards(const made_up& made, double lambda) {
   return {.balance_weight = 0.1,
@@ -48,8 +23,8 @@ objective towards(const made_up& made, double lambda) {
 
 std::vector<float> after_steps(const made_up& made, index_t micro_batches, int threads, double lambda, step_figures& last) {
   sara::thread_pool pool(threads);
-  trainer training(shape, {.micro_batches = micro_batches}, pool);
-  training.parameters = small::parameters<float>(shape, 3);
+  trainer training(tiny, {.micro_batches = micro_batches}, pool);
+  training.parameters = small::parameters<float>(tiny, 3);
   for (int i = 0; i < 3; ++i) last = training.step(made.batch, towards(made, lambda), 1e-3);
   return training.parameters;
 }
@@ -72,8 +47,8 @@ TEST_CASE("trainer: micro-batches add up to the batch, also where some are empty
   const made_up made = problem();
   sara::thread_pool pool(2);
   const auto first = [&](index_t micro_batches) {
-    trainer training(shape, {.micro_batches = micro_batches}, pool);
-    training.parameters = small::parameters<float>(shape, 3);
+    trainer training(tiny, {.micro_batches = micro_batches}, pool);
+    training.parameters = small::parameters<float>(tiny, 3);
     return training.step(made.batch, towards(made, 2), 1e-3);
   };
   const step_figures whole = first(1);
@@ -92,12 +67,12 @@ TEST_CASE("trainer: micro-batches add up to the batch, also where some are empty
 TEST_CASE("trainer: the step's divergence is the model's own, and lambda 0 measures without moving anything", "[trainer]") {
   const made_up made = problem();
   sara::thread_pool pool(1);
-  const auto initial = small::parameters<float>(shape, 3);
+  const auto initial = small::parameters<float>(tiny, 3);
 
   // By a model of its own, sequence by sequence, from the definition.
   double js = 0;
   int anchored = 0;
-  moe_model<float> model(shape);
+  moe_model<float> model(tiny);
   for (const training_sequence& s : made.batch) {
     if (s.anchor_row < 0) continue;
     ++anchored;
@@ -106,10 +81,10 @@ TEST_CASE("trainer: the step's divergence is the model's own, and lambda 0 measu
     model.forward(initial, alone, pass::routing);
     for (index_t l = 1; l <= 2; ++l) {
       const auto probs = model.router_probs(l, 1)[0];
-      for (index_t e = 0; e < shape.experts; ++e) {
+      for (index_t e = 0; e < tiny.experts; ++e) {
         double q = 0;
         for (index_t t = 0; t < probs.rows(); ++t) q += static_cast<double>(probs.row(t)[e]) / static_cast<double>(probs.rows());
-        const double p = made.anchors[static_cast<std::size_t>((s.anchor_row * shape.layers + l) * shape.experts + e)], m = (p + q) / 2;
+        const double p = made.anchors[static_cast<std::size_t>((s.anchor_row * tiny.layers + l) * tiny.experts + e)], m = (p + q) / 2;
         js += (p * std::log(p / m) + q * std::log(q / m)) / 2;
       }
     }
@@ -118,7 +93,7 @@ TEST_CASE("trainer: the step's divergence is the model's own, and lambda 0 measu
 
   std::vector<float> moved[2];
   for (const bool measured : {true, false}) {
-    trainer training(shape, {}, pool);
+    trainer training(tiny, {}, pool);
     training.parameters = initial;
     objective of = towards(made, 0);
     if (!measured) of.anchors = nullptr;
@@ -128,7 +103,7 @@ TEST_CASE("trainer: the step's divergence is the model's own, and lambda 0 measu
     moved[measured] = training.parameters;
   }
   CHECK(moved[0] == moved[1]);
-  trainer training(shape, {}, pool);
+  trainer training(tiny, {}, pool);
   training.parameters = initial;
   CHECK(training.step(made.batch, towards(made, 2), 1e-3).divergence == Approx(want).epsilon(1e-5));
   CHECK(training.parameters != moved[0]);
@@ -139,8 +114,8 @@ TEST_CASE("trainer: the divergence falls when it is trained", "[trainer]") {
   sara::thread_pool pool(2);
   double last[2];
   for (const bool trained : {false, true}) {
-    trainer training(shape, {}, pool);
-    training.parameters = small::parameters<float>(shape, 3);
+    trainer training(tiny, {}, pool);
+    training.parameters = small::parameters<float>(tiny, 3);
     for (int i = 0; i < 60; ++i) last[trained] = training.step(made.batch, towards(made, trained ? 20 : 0), 3e-3).divergence;
   }
   CHECK(last[true] < 0.2 * last[false]);
@@ -149,10 +124,10 @@ TEST_CASE("trainer: the divergence falls when it is trained", "[trainer]") {
 TEST_CASE("trainer: a loss or gradient that is not finite changes nothing", "[trainer]") {
   const made_up made = problem();
   sara::thread_pool pool(2);
-  trainer training(shape, {}, pool);
-  training.parameters = small::parameters<float>(shape, 3);
+  trainer training(tiny, {}, pool);
+  training.parameters = small::parameters<float>(tiny, 3);
   training.step(made.batch, towards(made, 2), 1e-3);
-  training.parameters[static_cast<std::size_t>(parameter_count(blocks(shape))) / 2] = std::numeric_limits<float>::quiet_NaN();
+  training.parameters[static_cast<std::size_t>(parameter_count(blocks(tiny))) / 2] = std::numeric_limits<float>::quiet_NaN();
   const auto before = training.parameters;
   const auto state = training.state;
   CHECK_FALSE(std::isfinite(training.step(made.batch, towards(made, 2), 1e-3).loss));
@@ -164,7 +139,7 @@ TEST_CASE("trainer: a loss or gradient that is not finite changes nothing", "[tr
 
 TEST_CASE("trainer: what cannot be is refused", "[trainer]") {
   sara::thread_pool pool(1);
-  CHECK_THROWS_WITH(trainer(shape, {.micro_batches = 0}, pool), Catch::Contains("micro-batches"));
-  trainer training(shape, {}, pool);
+  CHECK_THROWS_WITH(trainer(tiny, {.micro_batches = 0}, pool), Catch::Contains("micro-batches"));
+  trainer training(tiny, {}, pool);
   CHECK_THROWS_WITH(training.step({}, {}, 1e-3), Catch::Contains("at least one sequence"));
 }
