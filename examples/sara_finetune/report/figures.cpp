@@ -227,9 +227,9 @@ figure expert_use(const run_results& results, const std::string& language) {
                  .rows = counted(results.layers),
                  .columns = counted(results.experts)};
     for (std::size_t l = 0; l < static_cast<std::size_t>(results.layers); ++l) {
-      map.values.push_back(over_seeds(results, model, results.experts, [&](const model_evaluation& e, std::size_t x) {
-                             return 100 * e.expert_use.at(spoken)[l][x];
-                           }).mean);
+      std::vector<double> row = results.evaluations.at(model).front().expert_use.at(spoken)[l];   // another seed's expert is another expert
+      for (double& share : row) share *= 100;
+      map.values.push_back(std::move(row));
     }
     return map;
   };
@@ -251,7 +251,8 @@ figure expert_use(const run_results& results, const std::string& language) {
   const double most = largest(differences);
   const color_scale change{.colors = palette::diverging, .low = -most, .high = most};
 
-  const std::string heading = "Experts used by " + results.high + " and by " + language;
+  const std::string heading = "Experts used by " + results.high + " and by " + language +
+                              (results.seeds.size() > 1 ? ", seed " + std::to_string(results.seeds.front()) : "");
   drawing onto(heading + ", by layer, before and after");
   onto.text({24, 32}, fitted(heading, width - 48, 17), {.size = 17, .bold = true});
   draw_scale(onto, {40, 52, 180, 12}, share, "% of a layer's choices", decimals_for(share));
@@ -273,15 +274,17 @@ figure expert_use(const run_results& results, const std::string& language) {
     }
     bottom = top + map_height;
   }
-  return {.name = "expert-use-" + file_word(language),
-          .heading = heading,
-          .how_to_read =
-              "A row is a layer, a column one of its experts, a cell the share of the tokens' choices that fell on it. Experts have "
-              "no order, so only the comparison within a row means something: where the right-hand panel is coloured, the two "
-              "languages go to different experts." +
-              std::string(results.has("plain") ? " What plain shows is what fine-tuning does by itself." : "") +
-              " The outline is SARA's window.",
-          .svg = onto.svg(width, bottom + 50)};
+  return {
+      .name = "expert-use-" + file_word(language),
+      .heading = heading,
+      .how_to_read =
+          "A row is a layer, a column one of its experts, a cell the share of the tokens' choices that fell on it. Experts have "
+          "no order, so only the comparison within a row means something: where the right-hand panel is coloured, the two "
+          "languages go to different experts." +
+          std::string(results.has("plain") ? " What plain shows is what fine-tuning does by itself." : "") +
+          " The outline is SARA's window." +
+          (results.seeds.size() > 1 ? " Of seed " + std::to_string(results.seeds.front()) + ": another seed's experts are others." : ""),
+      .svg = onto.svg(width, bottom + 50)};
 }
 
 std::vector<figure> draw_figures(const run_results& results) {

@@ -264,6 +264,13 @@ TEST_CASE("report: heat maps print what was measured", "[sara_finetune]") {
   CHECK(std::count(cells.begin(), cells.end(), "-42.9") == 2 * 6 + 1);
   CHECK(std::count(cells.begin(), cells.end(), "42.9") == 2 * 6 + 1);
   CHECK(std::count(cells.begin(), cells.end(), "0.0") == 2 * 6 * 6 + 6 * 8);
+  // Experts of two seeds have nothing to do with one another: the first one's are drawn.
+  run_results seeds = made_up::results({.low = {"sw", "ne"}, .seeds = 2});
+  for (auto& [language, layers] : seeds.evaluations.at("plain").back().expert_use)
+    for (std::vector<double>& row : layers) std::reverse(row.begin(), row.end());
+  const auto of_seed = texts(expert_use(seeds, "ne"));
+  CHECK(std::count(of_seed.begin(), of_seed.end(), "-42.9") == 2 * 6 + 1);
+  CHECK(holds(of_seed, "Experts used by en and by ne, seed 1"));
   const pugi::xml_document whole = parsed(use.svg);
   for (const pugi::xml_node& box : whole.child("svg").children("rect")) {
     CHECK(box.attribute("y").as_double() + box.attribute("height").as_double() <= whole.child("svg").attribute("height").as_double());
