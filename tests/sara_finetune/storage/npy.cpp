@@ -42,7 +42,7 @@ TEST_CASE("npy: bit by bit there and back, in any shape", "[sara_finetune]") {
     write_npy(file, data, shape);
     const npy_array read = read_npy(file);
     REQUIRE(read.shape == shape);
-    REQUIRE(bytes_of(read.data) == bytes_of(data));
+    REQUIRE((bytes_of(read.data) == bytes_of(data)));
     const std::string bytes = read_file(file);
     REQUIRE((bytes.size() - 96) % 64 == 0);
     REQUIRE(bytes[bytes.size() - 97] == '\n');
