@@ -64,8 +64,8 @@ template <class P, class G> void against_the_formula() {
 
 }   // namespace
 
-TEMPLATE_TEST_CASE("gate_softmax_backward: the formula, for every number of experts", "[gate_softmax][precision]", double, float, sara::bf16,
-                   sara::fp16) {
+TEMPLATE_TEST_CASE("gate_softmax_backward: the formula, for every number of experts", "[gate_softmax][precision]", double, float,
+                   sara::bf16, sara::fp16) {
   against_the_formula<TestType, TestType>();
 }
 TEST_CASE("gate_softmax_backward: the gradient's storage is free", "[gate_softmax]") {

@@ -69,7 +69,8 @@ std::vector<double> rows_of_logits(oracle::source& from, std::size_t experts) {
 
 }   // namespace
 
-TEMPLATE_TEST_CASE("gate_softmax: within 6 + |z - max| ulp of an entry, 4 ulp of the row's largest", "[gate_softmax][precision]", float, double) {
+TEMPLATE_TEST_CASE("gate_softmax: within 6 + |z - max| ulp of an entry, 4 ulp of the row's largest", "[gate_softmax][precision]", float,
+                   double) {
   oracle::source from(1);
   for (const std::size_t experts : oracle::expert_counts) {
     const auto logits = rows_of_logits(from, experts);
@@ -117,7 +118,8 @@ TEMPLATE_TEST_CASE("gate_softmax: 16-bit probabilities are the fp32 ones rounded
   }
 }
 
-TEMPLATE_TEST_CASE("gate_softmax: log-sum-exp, with the probabilities and alone", "[gate_softmax][precision]", float, double, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("gate_softmax: log-sum-exp, with the probabilities and alone", "[gate_softmax][precision]", float, double, sara::bf16,
+                   sara::fp16) {
   using A = sara::arithmetic_t<TestType>;
   oracle::source from(4);
   for (const std::size_t experts : oracle::expert_counts) {

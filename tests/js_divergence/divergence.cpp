@@ -66,7 +66,8 @@ double worst_relative(const std::vector<double>& got, const std::vector<long dou
 
 }   // namespace
 
-TEMPLATE_TEST_CASE("js_divergence: relative error from ln 2 down to 1e-12", "[js_divergence][precision]", double, float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("js_divergence: relative error from ln 2 down to 1e-12", "[js_divergence][precision]", double, float, sara::bf16,
+                   sara::fp16) {
   double least = 1, largest = 0;
   for (const std::size_t experts : oracle::expert_counts) {
     const pairs in = pairs::make(experts, TestType{});
@@ -120,8 +121,8 @@ TEMPLATE_TEST_CASE("js_divergence: of distributions a hair apart", "[js_divergen
     }
 }
 
-TEMPLATE_TEST_CASE("js_divergence: symmetric bit by bit, never negative, at most ln 2 and a unit", "[js_divergence][precision]", double, float,
-                   sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("js_divergence: symmetric bit by bit, never negative, at most ln 2 and a unit", "[js_divergence][precision]", double,
+                   float, sara::bf16, sara::fp16) {
   using A = sara::arithmetic_t<TestType>;
   for (const std::size_t experts : oracle::expert_counts) {
     pairs in = pairs::make(experts, TestType{});

@@ -54,7 +54,8 @@ template <class A> double worst_entry(const std::vector<A>& got, const std::vect
 
 }   // namespace
 
-TEMPLATE_TEST_CASE("js_divergence: slopes of both sides, and of either alone", "[js_divergence][precision]", double, float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("js_divergence: slopes of both sides, and of either alone", "[js_divergence][precision]", double, float, sara::bf16,
+                   sara::fp16) {
   using A = sara::arithmetic_t<TestType>;
   const double tolerance = std::is_same_v<A, double> ? 1e-14 : 5e-7;
   for (const std::size_t experts : oracle::expert_counts) {
@@ -90,8 +91,8 @@ TEMPLATE_TEST_CASE("js_divergence: slopes of both sides, and of either alone", "
   }
 }
 
-TEMPLATE_TEST_CASE("js_divergence: equal rows are 0 with slopes exactly 0; disjoint rows are finite", "[js_divergence][precision]", double, float,
-                   sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("js_divergence: equal rows are 0 with slopes exactly 0; disjoint rows are finite", "[js_divergence][precision]", double,
+                   float, sara::bf16, sara::fp16) {
   using A = sara::arithmetic_t<TestType>;
   for (const std::size_t experts : oracle::expert_counts) {
     oracle::source from(1);

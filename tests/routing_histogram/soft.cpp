@@ -41,8 +41,8 @@ std::vector<double> some_weights(oracle::source& from, std::size_t tokens) {
 
 }   // namespace
 
-TEMPLATE_TEST_CASE("routing_histogram: means, sums and mass of every layout, with and without weights", "[routing_histogram][precision]", double,
-                   float, sara::bf16, sara::fp16) {
+TEMPLATE_TEST_CASE("routing_histogram: means, sums and mass of every layout, with and without weights", "[routing_histogram][precision]",
+                   double, float, sara::bf16, sara::fp16) {
   using A = sara::arithmetic_t<TestType>;
   const double tolerance = std::is_same_v<A, double> ? 1e-14 : 1e-6;
   for (const auto& batch : oracle::token_batches())

@@ -84,8 +84,8 @@ template <class T, class G> void against_the_formula() {
 
 }   // namespace
 
-TEMPLATE_TEST_CASE("routing_histogram_backward: the formula, every layout, both modes", "[routing_histogram][precision]", double, float, sara::bf16,
-                   sara::fp16) {
+TEMPLATE_TEST_CASE("routing_histogram_backward: the formula, every layout, both modes", "[routing_histogram][precision]", double, float,
+                   sara::bf16, sara::fp16) {
   against_the_formula<TestType, TestType>();
 }
 TEMPLATE_TEST_CASE("routing_histogram_backward: 16-bit logits, fp32 gradient", "[routing_histogram]", sara::bf16, sara::fp16) {
