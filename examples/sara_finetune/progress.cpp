@@ -88,12 +88,6 @@ void progress_bar::update(std::int64_t step, const progress_figures& figures) {
   if (now_.seconds >= next_show_) show(now_.seconds);
 }
 
-void progress_bar::note(const std::string& text) {
-  if (terminal_ && drawn_ && !finished_) out_ << "\r\x1b[K";
-  out_ << text << '\n' << std::flush;
-  if (terminal_ && drawn_ && !finished_) show(options_.seconds());
-}
-
 void progress_bar::finish() {
   if (finished_) return;
   finished_ = true;

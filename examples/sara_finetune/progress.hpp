@@ -35,9 +35,6 @@ class progress_bar {
 
   void update(std::int64_t step, const progress_figures& figures);   // step: of `steps`, those taken
 
-  // A line of its own, above the bar.
-  void note(const std::string& line);
-
   // The last figures and how long it took. Nothing is shown after it.
   void finish();
 

@@ -75,8 +75,6 @@ TEST_CASE("progress_bar: a plain line now and then elsewhere", "[sara_finetune]"
         REQUIRE(on.taken() == "");
       }
     }
-    bar.note("saved");
-    REQUIRE(on.taken() == "saved\n");
     ++on.seconds;
     bar.update(51, {.tokens = 35700});
     bar.finish();
@@ -142,18 +140,14 @@ TEST_CASE("progress_bar: fits the terminal, whatever its width", "[sara_finetune
   }
 }
 
-TEST_CASE("progress_bar: a note stands above the bar, and an error's sentence begins its own line", "[sara_finetune]") {
+TEST_CASE("progress_bar: an error's sentence begins its own line", "[sara_finetune]") {
   shown on;
   {
     progress_bar bar("s", 2, on.out, true, on.options(40));
-    bar.note("before");
-    REQUIRE(on.taken() == "before\n");
     ++on.seconds;
     bar.update(1, {});
     const std::string drawn = on.taken();
     REQUIRE(drawn == "\rs  [=====>     ]   50 %  1/2  0:01 left" + erase);
-    bar.note("saved");
-    REQUIRE(on.taken() == "\r" + erase + "saved\n" + drawn);
   }
   REQUIRE(on.taken() == "\n");
   { progress_bar never_drawn("s", 2, on.out, true, on.options(40)); }

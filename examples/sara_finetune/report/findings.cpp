@@ -10,7 +10,6 @@
 namespace sara_finetune {
 namespace {
 
-constexpr std::int64_t enough_pairs = 1000;
 constexpr double tolerated_rise = 0.02;   // bits a byte
 
 bool all_finite(std::span<const double> values) {
@@ -205,9 +204,9 @@ std::vector<std::string> warnings(const run_results& results) {
   for (const corpus_file& file : results.files) pairs[file.language] += file.training + file.validation + file.test;
   for (const std::string& language : results.low) {
     const auto found = pairs.find(language);
-    if (found == pairs.end() || found->second >= enough_pairs) continue;
-    all.push_back("Only " + std::to_string(found->second) + " pairs of " + language + ": below " + grouped(enough_pairs) +
-                  ", what is measured says little.");
+    if (found == pairs.end() || found->second >= static_cast<std::int64_t>(enough_pairs)) continue;
+    all.push_back("Only " + std::to_string(found->second) + " pairs of " + language + ": below " +
+                  grouped(static_cast<long long>(enough_pairs)) + ", what is measured says little.");
   }
   for (const std::string& language : results.low) {
     if (const std::optional<std::string> warning = overfitting(results, language)) all.push_back(*warning);

@@ -30,7 +30,7 @@ std::uint64_t number_at(std::string_view bytes) {
   throw std::runtime_error(file.string() + ": " + what);
 }
 
-// The header's list of arrays or of bytes: [[name, size], ...].
+// The header's list of arrays: [[name, size], ...].
 template <class Values, class Take>
 void read_list(const std::filesystem::path& file, const json& header, const char* list, std::map<std::string, Values>& to,
                const Take& take) {
@@ -50,9 +50,8 @@ void read_list(const std::filesystem::path& file, const json& header, const char
 }   // namespace
 
 void write_checkpoint(const std::filesystem::path& file, const checkpoint& from) {
-  json header = {{"about", from.about}, {"arrays", json::array()}, {"bytes", json::array()}};
+  json header = {{"about", from.about}, {"arrays", json::array()}};
   for (const auto& [name, values] : from.arrays) header["arrays"].push_back({name, values.size()});
-  for (const auto& [name, values] : from.bytes) header["bytes"].push_back({name, values.size()});
   std::string text;
   try {
     text = header.dump();
@@ -62,7 +61,6 @@ void write_checkpoint(const std::filesystem::path& file, const checkpoint& from)
   const std::uint64_t header_size = text.size();
   std::vector<std::string_view> parts = {kind, version, bytes_of(header_size), text};
   for (const auto& [name, values] : from.arrays) parts.push_back(sara_finetune::bytes_of(values));
-  for (const auto& [name, values] : from.bytes) parts.push_back(values);
   std::uint64_t checksum = fnv1a_start;
   for (const std::string_view part : parts) checksum = fnv1a(part, checksum);
   parts.push_back(bytes_of(checksum));
@@ -105,7 +103,6 @@ checkpoint read_checkpoint(const std::filesystem::path& file) {
     return taken;
   };
   read_list(file, header, "arrays", read.arrays, take);
-  read_list(file, header, "bytes", read.bytes, take);
   if (!rest.empty())
     refuse(file, "goes on after its end: expected " + std::to_string(whole.size() - rest.size()) + " bytes, found " +
                      std::to_string(whole.size()));

@@ -1,7 +1,7 @@
 // What a run keeps of itself: whatever is needed to go on with the same bits.
 //
 // The file, integers and floats little-endian: the line "sara_finetune checkpoint 1"; the header's length (64 bit); the header, JSON: `about`
-// and the names and sizes of what follows; `arrays` as fp32, then `bytes`, by name; the FNV-1a hash of all before it (64 bit).
+// and the names and sizes of what follows; `arrays` as fp32, by name; the FNV-1a hash of all before it (64 bit).
 #pragma once
 
 #include <filesystem>
@@ -17,7 +17,6 @@ namespace sara_finetune {
 struct checkpoint {
   nlohmann::json about = nlohmann::json::object();         // "shape" (see shape_json.hpp), the step, the settings ...; must be UTF-8
   std::map<std::string, std::vector<float>> arrays = {};   // every bit is kept, of NaN too
-  std::map<std::string, std::string> bytes = {};           // what is no text: the tokenizer
 };
 
 // Atomically: the old checkpoint or the new one, whatever happens.

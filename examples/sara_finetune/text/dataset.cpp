@@ -9,8 +9,6 @@
 namespace sara_finetune {
 namespace {
 
-constexpr std::size_t too_few_pairs = 1000;
-
 void require_first(const std::filesystem::path& file, std::set<std::filesystem::path>& given) {
   if (!given.insert(std::filesystem::absolute(file).lexically_normal()).second) {
     throw std::runtime_error(file.string() + ": expected each file once, found this one twice");
@@ -183,7 +181,7 @@ std::string about(const dataset& data) {
   }
   for (const encoded_split& of : data.languages) {
     const std::size_t pairs = of.training.size() + of.validation.size() + of.test.size();
-    if (pairs < too_few_pairs) {
+    if (pairs < enough_pairs) {
       report += "warning: " + std::to_string(pairs) + " pairs of " + data.high + "-" + of.language +
                 " are too few to train this model (expected 1,000 or more): the figures only illustrate\n";
     }

@@ -74,6 +74,8 @@ struct prepared_corpus {
 // pairs, and if a part of a file is left without any.
 prepared_corpus prepare(const corpus_options& options, const tokenizer* existing = nullptr);
 
+inline constexpr std::size_t enough_pairs = 1000;   // of a language, to train this model at all
+
 // For the terminal: a line a file, with what was left out, and a warning of each language whose pairs are too few to train on.
 std::string about(const dataset& data);
 

@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "catch.hpp"
+#include "drawn_points.hpp"
 #include "made_up_run.hpp"
 #include "sara_finetune/report/findings.hpp"
 
@@ -42,14 +43,6 @@ pugi::xml_document parsed(const std::string& svg) {
   INFO(result.description() << " at " << result.offset);
   REQUIRE(result);
   return document;
-}
-
-std::vector<point> points_of(const pugi::xml_node& line) {
-  std::istringstream in(line.attribute("points").value());
-  std::vector<point> points;
-  point p;
-  for (char comma = 0; in >> p.x >> comma >> p.y;) points.push_back(p);
-  return points;
 }
 
 std::vector<std::vector<point>> lines_of(const figure& of, const std::string& color, const std::string& width) {

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "catch.hpp"
+#include "drawn_points.hpp"
 #include "sara_finetune/report/charts.hpp"
 #include "sara_finetune/report/numbers.hpp"
 
@@ -33,14 +34,6 @@ std::vector<std::string> texts(const pugi::xml_document& document) {
 }
 
 bool holds(const std::vector<std::string>& all, const std::string& one) { return std::find(all.begin(), all.end(), one) != all.end(); }
-
-std::vector<point> points_of(const pugi::xml_node& line) {
-  std::istringstream in(line.attribute("points").value());
-  std::vector<point> points;
-  point p;
-  for (char comma = 0; in >> p.x >> comma >> p.y;) points.push_back(p);
-  return points;
-}
 
 bool has_bad_number(const std::string& svg) {
   return svg.find("nan") != std::string::npos || svg.find("inf") != std::string::npos || svg.find("n/a") != std::string::npos;
