@@ -80,6 +80,7 @@ run::run(const settings& how, std::filesystem::path out, bool goes_on) : setting
     const nlohmann::json old = read_settings(echo);
     check_same_run(old.get<settings>(), how, echo);
     old_corpus_ = old.value("corpus", nlohmann::json());
+    if (!old_corpus_.is_object()) throw std::runtime_error(echo.string() + ": expected the corpus of this run, found none");
   } else if (holds_parts_of_a_run(out_)) {
     throw std::runtime_error(out_.string() + " holds parts of a run, but no settings.json: choose another --out");
   }

@@ -251,6 +251,15 @@ TEST_CASE("a folder that holds something else is refused, and left as it is", "[
   CHECK(after(how, [](run& r) { r.make_anchors(); }).empty());
   CHECK((read_file(seed / "anchors.npy") == anchors));
 
+  // Settings that do not say of what text: its tokenizer stays.
+  const std::string words = read_file(out / "tokenizer.model");
+  nlohmann::json cut = nlohmann::json::parse(echo);
+  cut.erase("corpus");
+  write_file(out / "settings.json", cut.dump());
+  CHECK(after(how, [](run& r) { r.finetune(); }).find("expected the corpus of this run, found none") != std::string::npos);
+  CHECK((read_file(out / "tokenizer.model") == words));
+  write_file(out / "settings.json", echo);
+
   // The report needs no text; parts of a run are none.
   fs::remove(folder.path() / "en-sw.tsv");
   CHECK(after(how, [](run& r) { r.report(); }).empty());
