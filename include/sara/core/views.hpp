@@ -26,7 +26,9 @@ concept contiguous_container = requires(C& c) {
 } && same_or_adds_const<std::remove_reference_t<decltype(*std::declval<C&>().data())>, T>;
 
 template <class C>
-concept outlives_expression = std::is_lvalue_reference_v<C> || std::ranges::enable_borrowed_range<std::remove_cvref_t<C>>;
+concept sara_view = requires { typename std::remove_cvref_t<C>::is_sara_view; };
+template <class C>
+concept outlives_expression = std::is_lvalue_reference_v<C> || std::ranges::enable_borrowed_range<std::remove_cvref_t<C>> || sara_view<C>;
 
 // [size]
 template <class T>
@@ -36,10 +38,10 @@ class vector_view {
   template <std::integral I>
   SARA_INLINE constexpr vector_view(T* data, I size) : data_(data), size_(static_cast<index_t>(size)) {}
   template <class C>
-    requires(contiguous_container<C, T> && outlives_expression<C>)
-  SARA_INLINE constexpr vector_view(C&& c) : data_(c.data()), size_(static_cast<index_t>(c.size())) {}
+    requires(contiguous_container<C, T> && outlives_expression<C> && !sara_view<C>)
+  SARA_HOST_INLINE constexpr vector_view(C&& c) : data_(c.data()), size_(static_cast<index_t>(c.size())) {}
   template <class C>
-    requires(contiguous_container<C, T> && !outlives_expression<C> && !requires { typename std::remove_cvref_t<C>::is_sara_view; })
+    requires(contiguous_container<C, T> && !outlives_expression<C>)
   constexpr vector_view(C&&) = delete;   // a view of a temporary container would dangle
   template <class U>
     requires(same_or_adds_const<U, T>)
@@ -113,7 +115,7 @@ class layers_view {
     requires((contiguous_container<C, matrix_view<T>> || contiguous_container<C, const matrix_view<T>> ||
               contiguous_container<C, mutable_matrix> || contiguous_container<C, const mutable_matrix>) &&
              outlives_expression<C>)
-  SARA_INLINE constexpr layers_view(C&& list) : layers_(static_cast<index_t>(list.size())) {
+  SARA_HOST_INLINE constexpr layers_view(C&& list) : layers_(static_cast<index_t>(list.size())) {
     set_list(list.data());
   }
   template <class C>
@@ -165,7 +167,7 @@ class integers_view {
     requires((contiguous_container<C, const std::int32_t> || contiguous_container<C, const std::int64_t> ||
               contiguous_container<C, std::int32_t> || contiguous_container<C, std::int64_t>) &&
              outlives_expression<C>)
-  SARA_INLINE constexpr integers_view(C&& c) : integers_view(c.data(), c.size()) {}
+  SARA_HOST_INLINE constexpr integers_view(C&& c) : integers_view(c.data(), c.size()) {}
   template <class C>
     requires((contiguous_container<C, const std::int32_t> || contiguous_container<C, const std::int64_t> ||
               contiguous_container<C, std::int32_t> || contiguous_container<C, std::int64_t>) &&

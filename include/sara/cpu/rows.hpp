@@ -230,8 +230,8 @@ template <class A, class G> struct softmax_gradient_kernel {
       const A* row[rows_at_once];
       G* out[rows_at_once];
       each_row([&](auto r) __attribute__((always_inline)) {
-        t[r] = S::broadcast(times.v[r()]);
-        l[r] = S::broadcast(less.v[r()]);
+        t[r] = S::broadcast(times.v[decltype(r)::value]);
+        l[r] = S::broadcast(less.v[decltype(r)::value]);
         row[r] = from[first + r];
         out[r] = to[first + r];
       });

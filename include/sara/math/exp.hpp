@@ -30,7 +30,8 @@ template <> struct exp_constants<float> {
   static constexpr int usual_bias = 32;
   static constexpr float usual_none = -110.2f;   // its 2^k has an exponent field of 0: it is 0
   // Minimax for exp(r) = 1 + r + r^2 q(r), |r| <= ln 2 / 2: relative error 3.1e-9.
-  static constexpr float q[] = {0.499999934512f, 0.166665206655f, 0.0416683874211f, 0.00836871295582f, 0.00138146197212f};
+  static constexpr float coefficients[] = {0.499999934512f, 0.166665206655f, 0.0416683874211f, 0.00836871295582f, 0.00138146197212f};
+  template <int i> static constexpr float q = coefficients[i];   // a number, which device code may read, not an array
 };
 
 template <> struct exp_constants<double> {
@@ -41,9 +42,10 @@ template <> struct exp_constants<double> {
   static constexpr int usual_bias = 64;
   static constexpr double usual_none = -753.4;
   // Relative error 3.6e-18.
-  static constexpr double q[] = {0.50000000000000106211,   0.16666666666666412511,    0.041666666666530218175,    0.008333333333494487887,
-                                 0.0013888888943612671789, 0.00019841269506483096945, 0.000024801493118546276959, 2.7557586492657614113e-6,
-                                 2.7630240869567676078e-7, 2.5000013909283003008e-8};
+  static constexpr double coefficients[] = {
+      0.50000000000000106211,    0.16666666666666412511,     0.041666666666530218175,  0.008333333333494487887,  0.0013888888943612671789,
+      0.00019841269506483096945, 0.000024801493118546276959, 2.7557586492657614113e-6, 2.7630240869567676078e-7, 2.5000013909283003008e-8};
+  template <int i> static constexpr double q = coefficients[i];
 };
 
 // What a row of usual logits has. A kernel keeps one as a member: of what compilers take for constants they make two instructions of each
@@ -106,10 +108,12 @@ template <class V, int n> SARA_INLINE void exp_parts(V (&x)[n], V (&rounded)[n])
   written_out<n>([&](auto i) __attribute__((always_inline)) { k[i] = rounded[i] - c::magic; });
   written_out<n>([&](auto i) __attribute__((always_inline)) { x[i] = keep(mul_add(k[i], V::broadcast(-c::ln2_high), x[i])); });
   written_out<n>([&](auto i) __attribute__((always_inline)) { x[i] = mul_add(k[i], V::broadcast(-c::ln2_low), x[i]); });
-  constexpr int degree = sizeof c::q / sizeof(A) - 1;
-  written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = V::broadcast(c::q[degree]); });
+  constexpr int degree = sizeof c::coefficients / sizeof(A) - 1;
+  written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = V::broadcast(c::template q<degree>); });
   written_out<degree>([&](auto d) __attribute__((always_inline)) {
-    written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = mul_add(q[i], x[i], V::broadcast(c::q[degree - 1 - d])); });
+    written_out<n>([&](auto i) __attribute__((always_inline)) {
+      q[i] = mul_add(q[i], x[i], V::broadcast(c::template q<degree - 1 - decltype(d)::value>));
+    });
   });
   for (int d = 0; d < 2; ++d)
     written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = mul_add(q[i], x[i], V::broadcast(A(1))); });
