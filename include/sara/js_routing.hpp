@@ -49,3 +49,6 @@
 #pragma once
 
 #include "js_routing/cpu.hpp"
+#if defined(__CUDACC__)
+#include "js_routing/cuda.cuh"
+#endif

@@ -59,6 +59,29 @@ struct js_routing_options {
 
 inline namespace SARA_ABI {
 
+// Tells `places` each argument, inputs before outputs.
+template <class Places, class T, class G>
+void place_js_routing(Places& places, const js_routing_inputs<T>& in, const js_routing_outputs<T, G>& out,
+                      const js_routing_options& options) {
+  places.input("logits", in.logits);
+  places.input("sequences", in.sequences.offsets());
+  places.input("anchors", in.anchors);
+  places.input("anchor_rows", in.anchor_rows);
+  places.input("token_weights", in.token_weights);
+  places.input("sequence_weights", in.sequence_weights);
+  places.input("layer_weights", in.layer_weights);
+  places.input("total_layer_weight", in.total_layer_weight);
+  places.input("total_sequence_weight", in.total_sequence_weight);
+  places.input("upstream", in.upstream);
+  places.input("histograms (input)", in.histograms);
+  places.input("token_mass (input)", in.token_mass);
+  places.output("loss", out.loss);
+  places.output("divergence", out.divergence);
+  places.output("histograms", out.histograms, "histograms (input)");
+  places.output("token_mass", out.token_mass, "token_mass (input)");
+  places.output("grad_logits", out.grad_logits, std::is_same_v<T, G> && options.mode == gradient_mode::overwrite ? "logits" : nullptr);
+}
+
 // Throws sara::invalid_argument unless the arguments fit together.
 template <class T, class G>
 void check_js_routing(const char* function, const js_routing_inputs<T>& in, const js_routing_outputs<T, G>& out,
@@ -95,23 +118,7 @@ void check_js_routing(const char* function, const js_routing_inputs<T>& in, cons
   check.shape("grad_logits", out.grad_logits, "[layers, tokens, experts]", layers, tokens, experts);
 
   overlap_checks<17> places(function);
-  places.input("logits", in.logits);
-  places.input("sequences", in.sequences.offsets());
-  places.input("anchors", in.anchors);
-  places.input("anchor_rows", in.anchor_rows);
-  places.input("token_weights", in.token_weights);
-  places.input("sequence_weights", in.sequence_weights);
-  places.input("layer_weights", in.layer_weights);
-  places.input("total_layer_weight", in.total_layer_weight);
-  places.input("total_sequence_weight", in.total_sequence_weight);
-  places.input("upstream", in.upstream);
-  places.input("histograms (input)", in.histograms);
-  places.input("token_mass (input)", in.token_mass);
-  places.output("loss", out.loss);
-  places.output("divergence", out.divergence);
-  places.output("histograms", out.histograms, "histograms (input)");
-  places.output("token_mass", out.token_mass, "token_mass (input)");
-  places.output("grad_logits", out.grad_logits, std::is_same_v<T, G> && options.mode == gradient_mode::overwrite ? "logits" : nullptr);
+  place_js_routing(places, in, out, options);
 }
 
 // In a checked build: throws unless the data make sense. For executors that run on the host.

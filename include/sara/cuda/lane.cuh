@@ -1,0 +1,127 @@
+// What one thread computes with: lane<A>, the one-lane twin of the CPU's simd, and 16 bytes of storage to arithmetic and back.
+#pragma once
+
+#include "../math/exp.hpp"
+#include "launch.cuh"
+
+namespace sara {
+inline namespace SARA_ABI {
+inline namespace SARA_CUDA_ABI {
+
+// One float or double, with what math/exp.hpp asks of a SIMD vector: the formulas, and so the rounding, are the CPU's.
+template <class A> struct lane {
+  using scalar = A;
+  struct integer {
+    integer_of<A> v;
+  };
+
+  A v;
+
+  SARA_INLINE static lane broadcast(A x) { return {x}; }
+  SARA_INLINE static lane from_bits(integer_of<A> bits) { return {__builtin_bit_cast(A, bits)}; }
+  SARA_INLINE integer bits() const { return {__builtin_bit_cast(integer_of<A>, v)}; }
+
+  SARA_INLINE friend lane operator-(const lane& a, A b) { return {a.v - b}; }
+  SARA_INLINE friend lane operator*(const lane& a, const lane& b) { return {a.v * b.v}; }
+  SARA_INLINE friend bool operator<(const lane& a, A b) { return a.v < b; }
+  SARA_INLINE friend lane mul_add(const lane& a, const lane& b, const lane& c) { return {a.v * b.v + c.v}; }   // fused by nvcc
+  // The larger, and the smaller of a number and a limit; where one is NaN, the other.
+  SARA_INLINE friend lane max(const lane& a, const lane& b) { return {larger(a.v, b.v)}; }
+  SARA_INLINE friend lane at_most(const lane& x, A limit) { return {-larger(-x.v, -limit)}; }
+  SARA_INLINE friend lane select(bool condition, const lane& yes, const lane& no) { return {condition ? yes.v : no.v}; }
+  SARA_INLINE friend lane keep(const lane& sum) { return sum; }   // nvcc never reassociates
+
+  SARA_INLINE static float larger(float a, float b) { return fmaxf(a, b); }
+  SARA_INLINE static double larger(double a, double b) { return fmax(a, b); }
+};
+
+// 1 / x, within 1 ulp or so, for a sum of exponentials: normal, or NaN. Without the branch of a division.
+SARA_INLINE float inverse(float x) {
+#if defined(__CUDA_ARCH__)
+  float r;
+  asm("rcp.approx.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r * (2 - x * r);
+#else
+  return 1 / x;
+#endif
+}
+SARA_INLINE double inverse(double x) { return 1 / x; }
+
+// 16 bytes of storage, as one load or store moves them. It may alias any storage type: nvcc 13 makes a std::memcpy of 16 bytes into 16
+// loads of one, whatever is assumed of the address.
+struct alignas(16) [[gnu::may_alias]] packet {
+  std::uint32_t word[4];
+};
+
+// The values of a thread's 16 bytes.
+template <class T> inline constexpr int packet_width = 16 / static_cast<int>(sizeof(T));
+
+template <class T> SARA_INLINE packet load_packet(const T* from) { return *static_cast<const packet*>(static_cast<const void*>(from)); }
+template <class T> SARA_INLINE void store_packet(T* to, const packet& p) { *static_cast<packet*>(static_cast<void*>(to)) = p; }
+
+// One fp16 number from its bits and back; the device has an instruction for each, with the results of core/types.hpp (NaN apart, which
+// loses its payload).
+SARA_INLINE float widen_fp16(std::uint16_t bits) {
+#if defined(__CUDA_ARCH__)
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+#else
+  return float_of_fp16(bits);
+#endif
+}
+SARA_INLINE std::uint16_t narrow_fp16(float x) {
+#if defined(__CUDA_ARCH__)
+  std::uint16_t bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
+#else
+  return fp16_of_float(x);
+#endif
+}
+
+// Two bf16 numbers as a word, `low` in its low half.
+SARA_INLINE std::uint32_t narrow_bf16(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  std::uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+#else
+  return bf16_of_float(low) | static_cast<std::uint32_t>(bf16_of_float(high)) << 16;
+#endif
+}
+
+template <class T> SARA_INLINE void widen(const packet& p, arithmetic_t<T> (&to)[packet_width<T>]) {
+  if constexpr (storage_trait<T>::format == storage_format::native) {
+    std::memcpy(to, &p, sizeof p);
+  } else {
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (storage_trait<T>::format == storage_format::bf16) {
+        to[2 * i] = __builtin_bit_cast(float, p.word[i] << 16);
+        to[2 * i + 1] = __builtin_bit_cast(float, p.word[i] & 0xffff0000u);
+      } else {
+        to[2 * i] = widen_fp16(static_cast<std::uint16_t>(p.word[i]));
+        to[2 * i + 1] = widen_fp16(static_cast<std::uint16_t>(p.word[i] >> 16));
+      }
+    }
+  }
+}
+
+template <class T> SARA_INLINE packet narrow(const arithmetic_t<T> (&from)[packet_width<T>]) {
+  packet p;
+  if constexpr (storage_trait<T>::format == storage_format::native) {
+    std::memcpy(&p, from, sizeof p);
+  } else {
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (storage_trait<T>::format == storage_format::bf16)
+        p.word[i] = narrow_bf16(from[2 * i], from[2 * i + 1]);
+      else
+        p.word[i] = narrow_fp16(from[2 * i]) | static_cast<std::uint32_t>(narrow_fp16(from[2 * i + 1])) << 16;
+    }
+  }
+  return p;
+}
+
+}   // namespace SARA_CUDA_ABI
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -1,0 +1,319 @@
+// Rows of logits in registers: how a group of lanes shares a row, reads and writes it, and takes its exponentials.
+//
+// A warp is cut into groups of 1, 2, 4, ... 32 lanes, each with a row of its own. A lane holds `per_lane` values of the row, in
+// chunks of `width`, 16 bytes of storage: read and written as one where rows are aligned, else value by value. Who holds what does
+// not depend on it, nor do the bits of a result.
+//
+//   value i of chunk c of lane j is that of expert  (c lanes + j) width + i
+//
+// All lanes of a warp come to every function here together; a group without a row brings zeros.
+#pragma once
+
+#include "../core/views.hpp"
+#include "../core/written_out.hpp"
+#include "lane.cuh"
+
+namespace sara {
+inline namespace SARA_ABI {
+inline namespace SARA_CUDA_ABI {
+
+inline constexpr int warp_lanes = 32;
+inline constexpr unsigned full_warp = 0xffffffffu;
+inline constexpr int block_threads = 256, block_warps = block_threads / warp_lanes;   // of every kernel
+
+// ---- the form of rows, chosen on the host
+
+inline constexpr index_t most_columns_in_registers = 1024;
+
+// `lanes` of a group: 0 where the kernel is told when it runs.
+template <int per_lane_, int lanes_, bool aligned_> struct row_form {
+  static constexpr int per_lane = per_lane_, lanes = lanes_;
+  static constexpr bool aligned = aligned_;
+  template <class T> static constexpr int width = packet_width<T>;
+  static constexpr int rows_in_flight = 32 / per_lane;   // of a group: all are read before the first is computed with
+};
+
+// Lanes of a group for so many columns (at most 1024).
+inline int lanes_for(index_t columns) {
+  int lanes = 1;
+  while (lanes < warp_lanes && lanes * 8 < columns) lanes *= 2;
+  return lanes;
+}
+
+// Calls run(form) with the form for so many columns. `aligned`: every row of every array begins at a multiple of 16 bytes.
+template <class T, class Run> void with_row_form(index_t columns, bool aligned, const Run& run) {
+  if (aligned && columns % packet_width<T> == 0) {
+    if (columns <= 64) return run(row_form<8, 0, true>{});
+    if (columns <= 128) return run(row_form<8, 16, true>{});
+    if (columns <= 256) return run(row_form<8, 32, true>{});
+    if (columns <= 512) return run(row_form<16, 32, true>{});
+    return run(row_form<32, 32, true>{});
+  }
+  if (columns <= 256) return run(row_form<8, 0, false>{});
+  if (columns <= 512) return run(row_form<16, 32, false>{});
+  run(row_form<32, 32, false>{});
+}
+
+// Are all rows of a matrix 16-byte aligned?
+template <class T> bool rows_are_aligned(const matrix_view<T>& m) {
+  const index_t stride_bytes = m.row_stride() * static_cast<index_t>(sizeof(T));
+  return reinterpret_cast<std::uintptr_t>(m.data()) % 16 == 0 && (m.rows() <= 1 || stride_bytes % 16 == 0);
+}
+template <class T> bool rows_are_aligned(const layers_view<T>& v) {
+  for (index_t l = 0; l < v.layers(); ++l)
+    if (!rows_are_aligned(v[l])) return false;
+  return true;
+}
+
+// ---- a thread's place
+
+// The larger; where one is NaN, the other.
+template <class A> __device__ __forceinline__ A larger(A a, A b) { return lane<A>::larger(a, b); }
+
+template <int fixed> class row_group {
+ public:
+  int lane;            // this thread's, in its group
+  int group, groups;   // its group, of the block
+
+  __device__ __forceinline__ explicit row_group(int lanes_of_group) : lanes_(lanes_of_group) {
+    const int thread = static_cast<int>(threadIdx.x),
+              shift = __popc(static_cast<unsigned>(lanes() - 1));   // a division takes 50 instructions
+    lane = thread & (lanes() - 1);
+    group = thread >> shift;
+    groups = block_threads >> shift;
+  }
+  __device__ __forceinline__ int lanes() const { return fixed ? fixed : lanes_; }
+
+  // Over the lanes of each group, the same bits in all of them.
+  template <class A> __device__ __forceinline__ A sum(A x) const {
+#pragma unroll
+    for (int o = 1; o < lanes(); o *= 2) x += __shfl_xor_sync(full_warp, x, o);
+    return x;
+  }
+  template <class A> __device__ __forceinline__ A max(A x) const {
+#pragma unroll
+    for (int o = 1; o < lanes(); o *= 2) x = larger(x, __shfl_xor_sync(full_warp, x, o));
+    return x;
+  }
+  // Over the groups of each warp: the lanes that hold the same columns.
+  template <class A> __device__ __forceinline__ A sum_of_groups(A x) const {
+#pragma unroll
+    for (int o = lanes(); o < warp_lanes; o *= 2) x += __shfl_xor_sync(full_warp, x, o);
+    return x;
+  }
+
+ private:
+  int lanes_;
+};
+
+// ---- rows
+
+// One value to arithmetic, read as a whole: nvcc makes a std::memcpy of 2 bytes into 2 loads.
+template <class T> __device__ __forceinline__ arithmetic_t<T> widen_one(const T& x) {
+  const T held = x;
+  if constexpr (storage_trait<T>::format == storage_format::fp16) {
+    std::uint16_t bits;
+    std::memcpy(&bits, &held, sizeof bits);
+    return widen_fp16(bits);
+  } else {
+    return load_value(held);
+  }
+}
+
+// What a lane holds of a row of logits, as it was read.
+template <class T, class Form> class row_storage {
+ public:
+  using A = arithmetic_t<T>;
+  using group = row_group<Form::lanes>;
+  static constexpr int width = Form::template width<T>, chunks = Form::per_lane / width;
+
+  __device__ __forceinline__ static int column(const group& g, int c) { return (c * g.lanes() + g.lane) * width; }
+
+  // Reads a row, with -inf behind its last column; or, if it is not to be read, holds zeros.
+  __device__ __forceinline__ void load(const T* row, index_t columns, const group& g, bool is_read) {
+    const chunk beyond = is_read ? repeated(-static_cast<A>(INFINITY)) : repeated(A(0));
+#pragma unroll
+    for (int c = 0; c < chunks; ++c) {
+      const int e = column(g, c);
+      held_[c] = beyond;
+      if (!is_read || e >= static_cast<int>(columns)) continue;
+      if constexpr (Form::aligned) {
+        held_[c] = load_packet(row + e);
+      } else {
+#pragma unroll
+        for (int i = 0; i < width; ++i)
+          if (e + i < static_cast<int>(columns)) held_[c].value[i] = row[e + i];
+      }
+    }
+  }
+  __device__ __forceinline__ void values(A (&to)[Form::per_lane]) const {
+#pragma unroll
+    for (int c = 0; c < chunks; ++c) {
+      if constexpr (Form::aligned) {
+        A these[width];
+        widen<T>(held_[c], these);
+#pragma unroll
+        for (int i = 0; i < width; ++i) to[c * width + i] = these[i];
+      } else {
+#pragma unroll
+        for (int i = 0; i < width; ++i) to[c * width + i] = widen_one(held_[c].value[i]);
+      }
+    }
+  }
+
+ private:
+  struct separate {
+    T value[width];
+  };
+  using chunk = std::conditional_t<Form::aligned, packet, separate>;
+
+  __device__ __forceinline__ static chunk repeated(A x) {
+    if constexpr (Form::aligned) {
+      A all[width];
+#pragma unroll
+      for (int i = 0; i < width; ++i) all[i] = x;
+      return narrow<T>(all);
+    } else {
+      separate all;
+#pragma unroll
+      for (int i = 0; i < width; ++i) store_value(all.value[i], x);
+      return all;
+    }
+  }
+
+  chunk held_[chunks];
+};
+
+// Calls move(column, first of `width` values) for each chunk of a lane's row that is there.
+template <class T, class Form, class Move>
+__device__ __forceinline__ void for_each_chunk(index_t columns, const row_group<Form::lanes>& g, const Move& move) {
+  using storage = row_storage<T, Form>;
+#pragma unroll
+  for (int c = 0; c < storage::chunks; ++c)
+    if (storage::column(g, c) < static_cast<int>(columns)) move(storage::column(g, c), c * storage::width);
+}
+
+// A lane's values of a row in storage G, in the chunks of a row of T; `beyond` behind the last column. G may be wider than T: a chunk
+// is then several loads.
+template <class T, class Form, class G>
+__device__ __forceinline__ void load_row(arithmetic_t<G> (&to)[Form::per_lane], const G* row, index_t columns,
+                                         const row_group<Form::lanes>& g, arithmetic_t<G> beyond) {
+  constexpr int width = Form::template width<T>, step = packet_width<G>;
+#pragma unroll
+  for (int i = 0; i < Form::per_lane; ++i) to[i] = beyond;
+  for_each_chunk<T, Form>(columns, g, [&](int e, int at) {
+    if constexpr (Form::aligned && step <= width) {
+#pragma unroll
+      for (int i = 0; i < width; i += step) {
+        arithmetic_t<G> these[step];
+        widen<G>(load_packet(row + e + i), these);
+#pragma unroll
+        for (int j = 0; j < step; ++j) to[at + i + j] = these[j];
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < width; ++i)
+        if (e + i < static_cast<int>(columns)) to[at + i] = widen_one(row[e + i]);
+    }
+  });
+}
+
+// Writes a lane's values of a row in the same chunks.
+template <class T, class Form, class G>
+__device__ __forceinline__ void store_row(const arithmetic_t<G> (&values)[Form::per_lane], G* row, index_t columns,
+                                          const row_group<Form::lanes>& g) {
+  constexpr int width = Form::template width<T>, step = packet_width<G>;
+  for_each_chunk<T, Form>(columns, g, [&](int e, int at) {
+    if constexpr (Form::aligned && step <= width) {
+#pragma unroll
+      for (int i = 0; i < width; i += step) {
+        arithmetic_t<G> these[step];
+#pragma unroll
+        for (int j = 0; j < step; ++j) these[j] = values[at + i + j];
+        store_packet(row + e + i, narrow<G>(these));
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < width; ++i)
+        if (e + i < static_cast<int>(columns)) store_value(row[e + i], values[at + i]);
+    }
+  });
+}
+
+// ---- exponentials
+
+// A row's sum of exponentials, and what they are relative to.
+template <class A> struct exp_sum {
+  A sum;
+  math::exp_row<A> peak;
+};
+
+// The exponentials of n rows of each group, up to the row's factor: the softmax is z / sum. NaN, +inf, and a row of nothing but -inf make
+// the row NaN. First without the rows' largest logits, and again with them where a sum tells that it was needed.
+template <class T, class Form, int n>
+__device__ __forceinline__ void exponentiate(const row_storage<T, Form> (&rows)[n], index_t columns, const row_group<Form::lanes>& g,
+                                             arithmetic_t<T> (&z)[n][Form::per_lane], exp_sum<arithmetic_t<T>> (&sums)[n]) {
+  using A = arithmetic_t<T>;
+  const math::usual_exp_row<A> usual_row;
+  bool all_usual = true;
+#pragma unroll
+  for (int r = 0; r < n; ++r) {
+    rows[r].values(z[r]);
+    A sum = 0;
+#pragma unroll
+    for (int i = 0; i < Form::per_lane; ++i) {
+      lane<A> x[1] = {{z[r][i]}};
+      math::exp_usual(x, usual_row);
+      z[r][i] = x[0].v;
+      sum = i ? sum + x[0].v : x[0].v;
+    }
+    sums[r] = {sum, math::exp_row<A>::usual()};
+  }
+#pragma unroll
+  for (int r = 0; r < n; ++r) {
+    sums[r].sum = g.sum(sums[r].sum);
+    all_usual = all_usual && math::usual_exp_row<A>::was_usual(sums[r].sum, static_cast<A>(columns));
+  }
+  if (__all_sync(full_warp, all_usual)) return;
+
+#pragma unroll
+  for (int r = 0; r < n; ++r) {
+    A x[Form::per_lane];
+    rows[r].values(x);
+    A largest = x[0], nan = 0;   // a maximum passes NaN over
+#pragma unroll
+    for (int i = 0; i < Form::per_lane; ++i) {
+      largest = larger(largest, x[i]);
+      nan += x[i] != x[i] ? x[i] : A(0);
+    }
+    const math::exp_row<A> peak(g.max(largest) + g.sum(nan));
+    A sum = 0;
+#pragma unroll
+    for (int i = 0; i < Form::per_lane; ++i) sum += x[i] = math::exp_scaled(lane<A>{x[i]}, peak).v;
+    sum = g.sum(sum);
+    if (math::usual_exp_row<A>::was_usual(sums[r].sum, static_cast<A>(columns))) continue;
+    sums[r] = {sum, peak};
+#pragma unroll
+    for (int i = 0; i < Form::per_lane; ++i) z[r][i] = x[i];
+  }
+}
+
+// The same of a row in memory that a warp shares, by reading it twice; its exponentials are exp_scaled of its values by `peak`.
+template <class T> __device__ exp_sum<arithmetic_t<T>> sum_row(const T* row, index_t columns) {
+  using A = arithmetic_t<T>;
+  const row_group<warp_lanes> g(warp_lanes);
+  A largest = -static_cast<A>(INFINITY), nan = 0;
+  for (index_t e = g.lane; e < columns; e += warp_lanes) {
+    const A z = widen_one(row[e]);
+    largest = larger(largest, z);
+    nan += z != z ? z : A(0);
+  }
+  const math::exp_row<A> peak(g.max(largest) + g.sum(nan));
+  A sum = 0;
+  for (index_t e = g.lane; e < columns; e += warp_lanes) sum += math::exp_scaled(lane<A>{widen_one(row[e])}, peak).v;
+  return {g.sum(sum), peak};
+}
+
+}   // namespace SARA_CUDA_ABI
+}   // namespace SARA_ABI
+}   // namespace sara

@@ -1,0 +1,428 @@
+// The two sweeps over sequences of logits on the device: sums of softmax rows, a step on each sequence's sums, gradients of the rows.
+// Knows no loss: the step in the middle is the caller's. The twin of cpu/sweeps.hpp.
+//
+// Positions (cuda/sequences.cuh) are cut into tiles, from shapes alone. A block of the first sweep adds up, for each sequence that its
+// tile meets, that sequence's rows; the sum of tile i and sequence s is kept in the layer's slot i + s, which no other pair has, since
+// along the positions each new pair has a later tile or a later sequence. The block that completes a unit, a (layer, sequence) pair,
+// adds its slots up in order and makes the step, which leaves the slopes in the first of them. The second sweep takes the tiles in
+// reverse, since the last ones read are still in the cache, and takes the exponentials again: cheaper than keeping them.
+//
+// No sum depends on the order in which blocks run: results are the same bits on every run.
+#pragma once
+
+#include "sequences.cuh"
+
+namespace sara {
+inline namespace SARA_ABI {
+inline namespace SARA_CUDA_ABI {
+
+// How positions are cut: enough tiles for a large GPU where there are rows for them, and so few that their sums are below 1 % of the
+// logits. A tile's rows are a power of two.
+struct tile_cut {
+  int log2_rows;   // of a tile
+  index_t count;   // of tiles a layer
+
+  tile_cut(index_t layers, index_t tokens) {
+    constexpr int least = 6, most = 9;
+    constexpr index_t wanted_tiles = 768;
+    log2_rows = least;
+    while (log2_rows < most && layers * tokens >> (log2_rows + 1) >= wanted_tiles) ++log2_rows;
+    count = (tokens + rows() - 1) >> log2_rows;
+  }
+  index_t rows() const { return index_t(1) << log2_rows; }
+};
+
+// Both sweeps' view of a batch. A stands for the arithmetic type.
+template <class T> struct tile_sweeps {
+  using A = arithmetic_t<T>;
+
+  device_layers<const T> logits;
+  device_sequences sequences;
+  const A* token_weights;   // [tokens] or null
+  index_t layers, tokens, columns;
+  int log2_tile_rows;
+  int lanes;            // that share a row
+  index_t tiles;        // of a layer
+  bool has_slots;       // of tiles; otherwise only one of each unit, for its slopes
+  A* slots;             // [layers, slots_of_layer, columns]
+  unsigned* arrivals;   // [layers, sequences], then one for all blocks
+
+  __host__ __device__ index_t units() const { return layers * sequences.count; }
+  __host__ __device__ index_t slots_of_layer() const { return (has_slots ? tiles : 0) + sequences.count; }
+  __device__ __forceinline__ A* slot(index_t l, index_t tile, index_t s) const {
+    return slots + (l * slots_of_layer() + (has_slots ? tile : 0) + s) * columns;
+  }
+  // Where the step leaves a unit's slopes.
+  __device__ __forceinline__ A* slopes(index_t l, index_t s) const { return slot(l, sequences.of[s].begin >> log2_tile_rows, s); }
+  __device__ __forceinline__ unsigned* all_blocks() const { return arrivals + units(); }
+};
+
+// The part [from, to) of a tile that belongs to sequence s of layer l: consecutive rows of a matrix, some stride apart.
+struct tile_run {
+  index_t layer, sequence, from, to;   // positions
+  index_t first_row, row_step;
+
+  __device__ __forceinline__ int count() const { return static_cast<int>(to - from); }
+  __device__ __forceinline__ index_t row(int i) const { return first_row + i * row_step; }
+};
+template <class T> __device__ __forceinline__ tile_run run_of(const tile_sweeps<T>& sweep, index_t l, index_t s, index_t from, index_t to) {
+  const bool interleaved = sweep.sequences.layout == token_layout::interleaved;
+  return {l, s, from, to, sweep.sequences.row(s, from), interleaved ? sweep.sequences.count : 1};
+}
+
+// A unit's sums, as a step asks for them.
+template <class T> struct unit_sums {
+  const tile_sweeps<T>& sweep;
+  const device_sequence& sequence;
+  const arithmetic_t<T>* first;   // slot
+  index_t slots;
+
+  // The weighted sum of expert e.
+  __device__ double operator()(index_t e) const {
+    double sum = 0;
+    for (index_t i = 0; i < slots; ++i) sum += static_cast<double>(first[i * sweep.columns + e]);
+    if (sweep.columns == 1) return sequence.mass + (sum - sum);   // one expert takes all, exactly, or NaN
+    return sum / sequence.weight_scale;
+  }
+};
+
+// The rows of a run as the groups of a block take them, some at a time: calls visit(i, row, weight, storage) with as many rows for every
+// group: their numbers in the run (or -1), weights (0 for none), and what was read of those that have weight.
+template <class Form, class T, class Visit>
+__device__ __forceinline__ void visit_rows(const tile_sweeps<T>& sweep, const row_group<Form::lanes>& g, const tile_run& run,
+                                           const Visit& visit) {
+  using A = arithmetic_t<T>;
+  constexpr int n = Form::rows_in_flight;
+  const device_matrix<const T> logits = sweep.logits.layer(run.layer);
+  const A* const weights = sweep.token_weights ? sweep.token_weights + run.first_row : nullptr;
+  const index_t step = g.groups * run.row_step * logits.row_stride;
+  const T* row = logits.row(run.row(g.group));
+  const int count = run.count();
+  for (int begin = g.group; begin - g.group < count; begin += n * g.groups) {
+    row_storage<T, Form> held[n];
+    A weight[n];
+#pragma unroll
+    for (int r = 0; r < n; ++r) {
+      const int i = begin + r * g.groups;
+      weight[r] = i < count ? (weights ? weights[i * run.row_step] : A(1)) : A(0);
+      held[r].load(row, sweep.columns, g, weight[r] != A(0));
+      row += step;
+    }
+    visit(begin, weight, held);
+  }
+}
+
+// The block's sum, over its groups, of what each lane holds of a row; by halves of the warps, valid in the first group of warp 0.
+template <class A, int per_lane, int lanes> __device__ __forceinline__ void sum_over_groups(A (&x)[per_lane], const row_group<lanes>& g) {
+  __shared__ A of_warps[block_warps / 2][per_lane * warp_lanes];
+  const int warp = static_cast<int>(threadIdx.x) / warp_lanes;
+  const bool speaks = static_cast<int>(threadIdx.x) % warp_lanes < g.lanes();   // for its warp
+#pragma unroll
+  for (int i = 0; i < per_lane; ++i) x[i] = g.sum_of_groups(x[i]);
+#pragma unroll
+  for (int half = block_warps / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (speaks && warp >= half && warp < 2 * half) {
+#pragma unroll
+      for (int i = 0; i < per_lane; ++i) of_warps[warp - half][i * warp_lanes + g.lane] = x[i];
+    }
+    __syncthreads();
+    if (speaks && warp < half) {
+#pragma unroll
+      for (int i = 0; i < per_lane; ++i) x[i] += of_warps[warp][i * warp_lanes + g.lane];
+    }
+  }
+}
+
+// Sets a row to 0, by a warp.
+template <class G> __device__ __forceinline__ void set_to_zero(G* row, index_t columns) {
+  for (index_t e = static_cast<int>(threadIdx.x) % warp_lanes; e < columns; e += warp_lanes) store_value(row[e], arithmetic_t<G>(0));
+}
+
+// How the sweeps take a run: `sum` to a slot, `differentiate` to the gradient's rows.
+
+// With rows in registers: up to 1024 columns.
+template <class Form> struct rows_in_registers {
+  static constexpr int per_lane = Form::per_lane, n = Form::rows_in_flight;
+  static constexpr int blocks_a_multiprocessor = per_lane == 32 ? 1 : 2;   // as registers allow
+
+  template <class T> __device__ static void sum(const tile_sweeps<T>& sweep, const tile_run& run, arithmetic_t<T>* slot) {
+    using A = arithmetic_t<T>;
+    const row_group<Form::lanes> g(sweep.lanes);
+    const A weight_scale = static_cast<A>(sweep.sequences.of[run.sequence].weight_scale);
+    A sums[per_lane] = {};
+    visit_rows<Form>(sweep, g, run, [&](int, const A(&weight)[n], const row_storage<T, Form>(&held)[n]) {
+      A z[n][per_lane];
+      exp_sum<A> of_rows[n];
+      exponentiate(held, sweep.columns, g, z, of_rows);
+#pragma unroll
+      for (int r = 0; r < n; ++r) {
+        const A share = weight[r] * weight_scale * inverse(of_rows[r].sum);   // 0 for a row that was not read
+#pragma unroll
+        for (int i = 0; i < per_lane; ++i) sums[i] += z[r][i] * share;
+      }
+    });
+    sum_over_groups(sums, g);
+    if (static_cast<int>(threadIdx.x) < g.lanes()) store_row<T, Form>(sums, slot, sweep.columns, g);
+  }
+
+  template <class T, class G>
+  __device__ static void differentiate(const tile_sweeps<T>& sweep, const tile_run& run, const arithmetic_t<T>* slopes, double coefficient,
+                                       const device_matrix<G>& gradient, bool adds) {
+    using A = arithmetic_t<T>;
+    const row_group<Form::lanes> g(sweep.lanes);
+    const double weight_scale = sweep.sequences.of[run.sequence].weight_scale;
+    const A of_weight = static_cast<A>(weight_scale), times = static_cast<A>(coefficient / weight_scale);
+    const index_t step = g.groups * run.row_step * gradient.row_stride;
+    G* next = gradient.row(run.row(g.group));
+    A slope[per_lane];
+    load_row<T, Form>(slope, slopes, sweep.columns, g, A(0));
+    visit_rows<Form>(sweep, g, run, [&](int begin, const A(&weight)[n], const row_storage<T, Form>(&held)[n]) {
+      A z[n][per_lane], mean[n];
+      exp_sum<A> of_rows[n];
+      exponentiate(held, sweep.columns, g, z, of_rows);
+#pragma unroll
+      for (int r = 0; r < n; ++r) {
+        mean[r] = z[r][0] * slope[0];
+#pragma unroll
+        for (int i = 1; i < per_lane; ++i) mean[r] += z[r][i] * slope[i];
+      }
+#pragma unroll
+      for (int r = 0; r < n; ++r) mean[r] = g.sum(mean[r]);
+#pragma unroll
+      for (int r = 0; r < n; ++r) {
+        G* const row = next;
+        next += step;
+        if (begin + r * g.groups >= run.count() || (adds && weight[r] == A(0))) continue;
+        const A share = inverse(of_rows[r].sum), factor = weight[r] * of_weight * times * share;
+        mean[r] *= share;
+#pragma unroll
+        for (int j = 0; j < per_lane; ++j) z[r][j] = z[r][j] * factor * (slope[j] - mean[r]);
+        if (weight[r] == A(0)) {   // also where a slope is NaN
+#pragma unroll
+          for (int j = 0; j < per_lane; ++j) z[r][j] = 0;
+        }
+        if (adds) {
+          A before[per_lane];
+          load_row<T, Form>(before, row, sweep.columns, g, A(0));
+#pragma unroll
+          for (int j = 0; j < per_lane; ++j) z[r][j] += before[j];
+        }
+        store_row<T, Form>(z[r], row, sweep.columns, g);
+      }
+    });
+  }
+};
+
+// With rows read again and again from memory, a warp a row: any number of columns.
+struct rows_from_memory {
+  static constexpr int blocks_a_multiprocessor = 3;
+
+  template <class T> __device__ static void sum(const tile_sweeps<T>& sweep, const tile_run& run, arithmetic_t<T>* slot) {
+    using A = arithmetic_t<T>;
+    constexpr int at_once = 64;
+    __shared__ A share[at_once];
+    __shared__ math::exp_row<A> peak[at_once];
+    const int thread = static_cast<int>(threadIdx.x);
+    const device_matrix<const T> logits = sweep.logits.layer(run.layer);
+    const A weight_scale = static_cast<A>(sweep.sequences.of[run.sequence].weight_scale);
+    for (int first = 0; first < run.count(); first += at_once) {
+      const int count = run.count() - first < at_once ? run.count() - first : at_once;
+      __syncthreads();
+      for (int r = thread / warp_lanes; r < count; r += block_warps) {
+        const index_t row = run.row(first + r);
+        const A weight = sweep.token_weights ? sweep.token_weights[row] : A(1);
+        exp_sum<A> of_row{A(1), {}};
+        if (weight != A(0)) of_row = sum_row(logits.row(row), sweep.columns);
+        if (thread % warp_lanes == 0) {
+          share[r] = weight * weight_scale * inverse(of_row.sum);
+          peak[r] = of_row.peak;
+        }
+      }
+      __syncthreads();
+      for (index_t e = thread; e < sweep.columns; e += block_threads) {
+        double sum = 0;
+        for (int r = 0; r < count; ++r)
+          if (share[r] != A(0)) {
+            const A z = widen_one(logits.row(run.row(first + r))[e]);
+            sum += static_cast<double>(share[r] * math::exp_scaled(lane<A>{z}, peak[r]).v);
+          }
+        slot[e] = (first == 0 ? A(0) : slot[e]) + static_cast<A>(sum);
+      }
+    }
+  }
+
+  template <class T, class G>
+  __device__ static void differentiate(const tile_sweeps<T>& sweep, const tile_run& run, const arithmetic_t<T>* slopes, double coefficient,
+                                       const device_matrix<G>& gradient, bool adds) {
+    using A = arithmetic_t<T>;
+    const row_group<warp_lanes> g(warp_lanes);
+    const device_matrix<const T> logits = sweep.logits.layer(run.layer);
+    const double weight_scale = sweep.sequences.of[run.sequence].weight_scale;
+    const A of_weight = static_cast<A>(weight_scale), times = static_cast<A>(coefficient / weight_scale);
+    for (int i = g.group; i < run.count(); i += block_warps) {
+      const index_t row = run.row(i);
+      const A weight = sweep.token_weights ? sweep.token_weights[row] : A(1);
+      G* const to = gradient.row(row);
+      if (weight == A(0)) {
+        if (!adds) set_to_zero(to, sweep.columns);
+        continue;
+      }
+      const T* const z = logits.row(row);
+      const exp_sum<A> of_row = sum_row(z, sweep.columns);
+      A dot = 0;
+      for (index_t e = g.lane; e < sweep.columns; e += warp_lanes)
+        dot += math::exp_scaled(lane<A>{widen_one(z[e])}, of_row.peak).v * slopes[e];
+      const A share = inverse(of_row.sum), mean = g.sum(dot) * share, factor = weight * of_weight * times * share;
+      for (index_t e = g.lane; e < sweep.columns; e += warp_lanes) {
+        const A value = math::exp_scaled(lane<A>{widen_one(z[e])}, of_row.peak).v * factor * (slopes[e] - mean);
+        store_value(to[e], adds ? widen_one(to[e]) + value : value);
+      }
+    }
+  }
+};
+
+// Sets the rows of a run to 0, a warp a row.
+template <class G> __device__ void set_run_to_zero(const tile_run& run, index_t columns, const device_matrix<G>& gradient) {
+  for (int i = static_cast<int>(threadIdx.x) / warp_lanes; i < run.count(); i += block_warps)
+    set_to_zero(gradient.row(run.row(i)), columns);
+}
+
+// Step: bool has_weight(layer, sequence)                    no: neither sweep reads the unit, its gradient is 0 (overwrite) or left alone
+//       void without_weight(layer, sequence)                called in its stead, by a warp
+//       void operator()(layer, sequence, sums, A* slopes)   by a block: from the weighted sums, sums(e), to slopes [columns]
+//       void finish()                                       by a block, after all others
+//       double coefficient(layer, sequence)                 of the gradient
+//       bool has_gradient()                                 no: all of the gradient is 0 (overwrite) or left alone
+//       const A* slopes(layer, sequence, sweep)             [columns]
+
+// Units without weight, and the end of the step's kernel, by the blocks behind the first `blocks`.
+template <class T, class Step> __device__ void settle_without_weight(const tile_sweeps<T>& sweep, const Step& step, index_t blocks) {
+  const index_t warps = (static_cast<index_t>(gridDim.x) - blocks) * block_warps;
+  const index_t first = (static_cast<index_t>(blockIdx.x) - blocks) * block_warps + static_cast<int>(threadIdx.x) / warp_lanes;
+  for (index_t unit = first; unit < sweep.units(); unit += warps) {
+    const index_t l = unit / sweep.sequences.count, s = unit % sweep.sequences.count;
+    if (!step.has_weight(l, s)) step.without_weight(l, s);
+  }
+}
+
+// A block's tile.
+struct tile_place {
+  index_t layer, tile, begin, end;   // positions
+
+  template <class T> __device__ __forceinline__ tile_place(const tile_sweeps<T>& sweep, unsigned block) {
+    const unsigned tiles = static_cast<unsigned>(sweep.tiles);   // 32 bits are enough for blocks, and divide quickly
+    layer = block / tiles;
+    tile = block % tiles;
+    begin = tile << sweep.log2_tile_rows;
+    end = begin + (index_t(1) << sweep.log2_tile_rows) < sweep.tokens ? begin + (index_t(1) << sweep.log2_tile_rows) : sweep.tokens;
+  }
+};
+
+// Positions that belong to no sequence, which the packed layout alone has: a position is a row.
+__device__ __forceinline__ tile_run run_of_none(index_t l, index_t from, index_t to) { return {l, 0, from, to, from, 1}; }
+
+// By a block that has written one of a unit's sums: the step, if it was the last. Not inlined, since its registers are many and the
+// sweep's blocks few.
+template <class T, class Step> __device__ __noinline__ void settle(const tile_sweeps<T>& sweep, const Step& step, index_t l, index_t s) {
+  const device_sequence& sequence = sweep.sequences.of[s];
+  const index_t first = sequence.begin >> sweep.log2_tile_rows, slots = ((sequence.end - 1) >> sweep.log2_tile_rows) - first + 1;
+  if (arrives_last(sweep.arrivals + l * sweep.sequences.count + s, static_cast<unsigned>(slots)))
+    step(l, s, unit_sums<T>{sweep, sequence, sweep.slot(l, first, s), slots}, sweep.slopes(l, s));
+}
+
+// By a block that has done its part of a kernel: the end, if it was the last.
+template <class T, class Step> __device__ __noinline__ void finish(const tile_sweeps<T>& sweep, const Step& step) {
+  if (arrives_last(sweep.all_blocks(), gridDim.x)) step.finish();
+}
+
+// The first sweep and the step.
+template <class Rows, class T, class Step>
+__global__ void __launch_bounds__(block_threads, Rows::blocks_a_multiprocessor)
+    sum_softmax(const __grid_constant__ tile_sweeps<T> sweep, const __grid_constant__ Step step) {
+  const index_t blocks = sweep.layers * sweep.tiles;
+  if (static_cast<index_t>(blockIdx.x) < blocks) {
+    const tile_place at(sweep, blockIdx.x);
+    for (index_t s = sweep.sequences.first_behind(at.begin); s < sweep.sequences.count; ++s) {
+      const device_sequence& sequence = sweep.sequences.of[s];
+      if (sequence.begin >= at.end) break;
+      const index_t from = sequence.begin > at.begin ? sequence.begin : at.begin, to = sequence.end < at.end ? sequence.end : at.end;
+      if (from >= to || !step.has_weight(at.layer, s)) continue;
+      Rows::sum(sweep, run_of(sweep, at.layer, s, from, to), sweep.slot(at.layer, at.tile, s));
+      settle(sweep, step, at.layer, s);
+    }
+  } else {
+    settle_without_weight(sweep, step, blocks);
+  }
+  finish(sweep, step);
+}
+
+// The step alone, where the histograms are given.
+template <class T, class Step>
+__global__ void __launch_bounds__(block_threads)
+    settle_units(const __grid_constant__ tile_sweeps<T> sweep, const __grid_constant__ Step step, index_t blocks) {
+  if (static_cast<index_t>(blockIdx.x) < blocks) {
+    for (index_t unit = static_cast<index_t>(blockIdx.x); unit < sweep.units(); unit += blocks) {
+      const index_t l = unit / sweep.sequences.count, s = unit % sweep.sequences.count;
+      if (step.has_weight(l, s)) step(l, s, unit_sums<T>{sweep, sweep.sequences.of[s], nullptr, 0}, sweep.slopes(l, s));
+    }
+  } else {
+    settle_without_weight(sweep, step, blocks);
+  }
+  finish(sweep, step);
+}
+
+// The second sweep.
+template <class Rows, class T, class G, class Step>
+__global__ void __launch_bounds__(block_threads, Rows::blocks_a_multiprocessor)
+    differentiate_softmax(const __grid_constant__ tile_sweeps<T> sweep, const __grid_constant__ device_layers<G> gradient, bool adds,
+                          const __grid_constant__ Step step) {
+  const tile_place at(sweep, gridDim.x - 1 - blockIdx.x);
+  const device_matrix<G> matrix = gradient.layer(at.layer);
+  index_t reached = at.begin;   // by sequences, or cleared
+  for (index_t s = sweep.sequences.first_behind(at.begin); s < sweep.sequences.count; ++s) {
+    const device_sequence& sequence = sweep.sequences.of[s];
+    if (sequence.begin >= at.end) break;
+    const index_t from = sequence.begin > at.begin ? sequence.begin : at.begin, to = sequence.end < at.end ? sequence.end : at.end;
+    if (from >= to) continue;
+    if (!adds) set_run_to_zero(run_of_none(at.layer, reached, from), sweep.columns, matrix);   // rows before the first sequence
+    reached = to;
+    const tile_run run = run_of(sweep, at.layer, s, from, to);
+    if (step.has_gradient() && step.has_weight(at.layer, s))
+      Rows::differentiate(sweep, run, step.slopes(at.layer, s, sweep), step.coefficient(at.layer, s), matrix, adds);
+    else if (!adds)
+      set_run_to_zero(run, sweep.columns, matrix);
+  }
+  if (!adds) set_run_to_zero(run_of_none(at.layer, reached, at.end), sweep.columns, matrix);   // and behind the last
+}
+
+// Enqueues the sweeps of a call.
+template <class T, class Step> void sum_and_settle(const device_call& call, const tile_sweeps<T>& sweep, bool aligned, const Step& step) {
+  const index_t settling = std::clamp<index_t>(sweep.units() / (16 * block_warps), 1, 256);
+  if (!sweep.has_slots) {
+    const index_t blocks = std::min<index_t>(sweep.units(), index_t(1) << 20);
+    return call.launch(settle_units<T, Step>, blocks + settling, block_threads, 0, sweep, step, blocks);
+  }
+  const index_t blocks = sweep.layers * sweep.tiles + settling;
+  if (sweep.columns > most_columns_in_registers)
+    return call.launch(sum_softmax<rows_from_memory, T, Step>, blocks, block_threads, 0, sweep, step);
+  with_row_form<T>(sweep.columns, aligned, [&](auto form) {
+    call.launch(sum_softmax<rows_in_registers<decltype(form)>, T, Step>, blocks, block_threads, 0, sweep, step);
+  });
+}
+
+template <class T, class G, class Step>
+void differentiate(const device_call& call, const tile_sweeps<T>& sweep, bool aligned, const device_layers<G>& gradient, bool adds,
+                   const Step& step) {
+  const index_t blocks = sweep.layers * sweep.tiles;
+  if (sweep.columns > most_columns_in_registers)
+    return call.launch(differentiate_softmax<rows_from_memory, T, G, Step>, blocks, block_threads, 0, sweep, gradient, adds, step);
+  with_row_form<T>(sweep.columns, aligned, [&](auto form) {
+    call.launch(differentiate_softmax<rows_in_registers<decltype(form)>, T, G, Step>, blocks, block_threads, 0, sweep, gradient, adds,
+                step);
+  });
+}
+
+}   // namespace SARA_CUDA_ABI
+}   // namespace SARA_ABI
+}   // namespace sara
