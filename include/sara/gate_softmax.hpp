@@ -17,3 +17,6 @@
 #pragma once
 
 #include "gate_softmax/cpu.hpp"
+#if defined(__CUDACC__)
+#include "gate_softmax/cuda.cuh"
+#endif

@@ -24,3 +24,6 @@
 #pragma once
 
 #include "top_k/cpu.hpp"
+#if defined(__CUDACC__)
+#include "top_k/cuda.cuh"
+#endif

@@ -39,7 +39,9 @@ struct question {
 
 template <class P, class G> void against_the_formula() {
   unsigned seed = 0;
-  for (const std::size_t experts : oracle::expert_counts) {
+  std::vector<std::size_t> counts(std::begin(oracle::expert_counts), std::end(oracle::expert_counts));
+  counts.push_back(1025);
+  for (const std::size_t experts : counts) {
     question q(++seed, 9, experts);
     q.round<P>();
     for_each_executor([&](const auto& exec, const char* name) {
@@ -106,7 +108,7 @@ TEST_CASE("gate_softmax_backward: central differences of the forward", "[gate_so
 
 TEMPLATE_TEST_CASE("gate_softmax_backward: accumulate adds with one rounding; a scale of 0 touches nothing", "[gate_softmax]", double,
                    float, sara::bf16, sara::fp16) {
-  for (const std::size_t experts : {std::size_t{1}, std::size_t{5}, std::size_t{64}, std::size_t{129}}) {
+  for (const std::size_t experts : {std::size_t{1}, std::size_t{5}, std::size_t{64}, std::size_t{129}, std::size_t{1025}}) {
     question q(21, 6, experts);
     q.round<TestType>();
     oracle::source from(22);
@@ -135,7 +137,8 @@ TEMPLATE_TEST_CASE("gate_softmax_backward: accumulate adds with one rounding; a 
 
 TEMPLATE_TEST_CASE("gate_softmax_backward: exactly in place of probs or of grad_probs", "[gate_softmax]", double, float, sara::bf16,
                    sara::fp16) {
-  for (const std::size_t experts : {std::size_t{1}, std::size_t{3}, std::size_t{31}, std::size_t{64}, std::size_t{129}}) {
+  for (const std::size_t experts :
+       {std::size_t{1}, std::size_t{3}, std::size_t{31}, std::size_t{64}, std::size_t{129}, std::size_t{1025}}) {
     question q(31, 6, experts);
     q.round<TestType>();
     for_each_executor([&](const auto& exec, const char* name) {

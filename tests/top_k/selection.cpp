@@ -128,6 +128,23 @@ TEST_CASE("top_k: int16 counts 32768 experts, and no more", "[top_k]") {
   });
 }
 
+TEST_CASE("top_k: 65536 experts of 16-bit scores and one more, where a GPU's keys no longer tell the index", "[top_k]") {
+  for (const std::size_t experts : {std::size_t{65536}, std::size_t{65537}}) {
+    std::vector<sara::bf16> scores(2 * experts, sara::bf16(-std::numeric_limits<float>::infinity()));
+    scores[experts - 1] = scores[7] = sara::bf16(1);                                   // the last of the first row, after an equal one
+    for (std::size_t e = 0; e < experts; ++e) scores[experts + e] = sara::bf16(NAN);   // and nothing but NaN and -inf in the second
+    scores[2 * experts - 1] = scores[experts + 3] = sara::bf16(-std::numeric_limits<float>::infinity());
+    for_each_executor([&](const auto& exec, const char* name) {
+      std::vector<std::int32_t> chosen(6);
+      sara::top_k_into(exec, sara::top_k_inputs<sara::bf16>{.scores = sara::matrix_view{scores.data(), 2, experts}},
+                       sara::top_k_outputs<sara::bf16>{.indices = sara::matrix_view{chosen.data(), 2, 3}});
+      const auto last = static_cast<std::int32_t>(experts - 1);
+      INFO(name << ", experts " << experts);
+      CHECK(chosen == std::vector<std::int32_t>{7, last, 0, 3, last, 0});
+    });
+  }
+}
+
 TEST_CASE("top_k: the oracle's order by hand", "[top_k]") {
   const std::vector<double> scores{1, not_a_number, -0.0, 3, 0.0, -inf, 3};
   CHECK(oracle::top_k(scores.data(), 7, 7) == std::vector<std::int64_t>{3, 6, 0, 2, 4, 5, 1});

@@ -248,6 +248,18 @@ template <class A> struct exp_sum {
   math::exp_row<A> peak;
 };
 
+// A lane's part of a sum: each term passes log2(n) additions, not n.
+template <class A, int n> __device__ __forceinline__ A sum_by_halves(const A (&x)[n]) {
+  if constexpr (n == 1) {
+    return x[0];
+  } else {
+    A halves[n / 2];
+#pragma unroll
+    for (int i = 0; i < n / 2; ++i) halves[i] = x[2 * i] + x[2 * i + 1];
+    return sum_by_halves(halves);
+  }
+}
+
 // The exponentials of n rows of each group, up to the row's factor: the softmax is z / sum. NaN, +inf, and a row of nothing but -inf make
 // the row NaN. First without the rows' largest logits, and again with them where a sum tells that it was needed.
 template <class T, class Form, int n>
@@ -259,15 +271,13 @@ __device__ __forceinline__ void exponentiate(const row_storage<T, Form> (&rows)[
 #pragma unroll
   for (int r = 0; r < n; ++r) {
     rows[r].values(z[r]);
-    A sum = 0;
 #pragma unroll
     for (int i = 0; i < Form::per_lane; ++i) {
       lane<A> x[1] = {{z[r][i]}};
       math::exp_usual(x, usual_row);
       z[r][i] = x[0].v;
-      sum = i ? sum + x[0].v : x[0].v;
     }
-    sums[r] = {sum, math::exp_row<A>::usual()};
+    sums[r] = {sum_by_halves(z[r]), math::exp_row<A>::usual()};
   }
 #pragma unroll
   for (int r = 0; r < n; ++r) {
@@ -287,10 +297,9 @@ __device__ __forceinline__ void exponentiate(const row_storage<T, Form> (&rows)[
       nan += x[i] != x[i] ? x[i] : A(0);
     }
     const math::exp_row<A> peak(g.max(largest) + g.sum(nan));
-    A sum = 0;
 #pragma unroll
-    for (int i = 0; i < Form::per_lane; ++i) sum += x[i] = math::exp_scaled(lane<A>{x[i]}, peak).v;
-    sum = g.sum(sum);
+    for (int i = 0; i < Form::per_lane; ++i) x[i] = math::exp_scaled(lane<A>{x[i]}, peak).v;
+    const A sum = g.sum(sum_by_halves(x));
     if (math::usual_exp_row<A>::was_usual(sums[r].sum, static_cast<A>(columns))) continue;
     sums[r] = {sum, peak};
 #pragma unroll
@@ -309,9 +318,9 @@ template <class T> __device__ exp_sum<arithmetic_t<T>> sum_row(const T* row, ind
     nan += z != z ? z : A(0);
   }
   const math::exp_row<A> peak(g.max(largest) + g.sum(nan));
-  A sum = 0;
-  for (index_t e = g.lane; e < columns; e += warp_lanes) sum += math::exp_scaled(lane<A>{widen_one(row[e])}, peak).v;
-  return {g.sum(sum), peak};
+  double sum = 0;   // of any number of terms
+  for (index_t e = g.lane; e < columns; e += warp_lanes) sum += static_cast<double>(math::exp_scaled(lane<A>{widen_one(row[e])}, peak).v);
+  return {static_cast<A>(g.sum(sum)), peak};
 }
 
 }   // namespace SARA_CUDA_ABI

@@ -33,6 +33,14 @@ struct gate_softmax_backward_options {
 
 inline namespace SARA_ABI {
 
+// Tells `places` each argument, inputs before outputs.
+template <class Places, class T, class P>
+void place_gate_softmax(Places& places, const gate_softmax_inputs<T>& in, const gate_softmax_outputs<T, P>& out) {
+  places.input("logits", in.logits);
+  places.output("probs", out.probs, std::is_same_v<T, P> ? "logits" : nullptr);
+  places.output("log_sum_exp", out.log_sum_exp);
+}
+
 template <class T, class P>
 void check_gate_softmax(const char* function, const gate_softmax_inputs<T>& in, const gate_softmax_outputs<T, P>& out) {
   static_assert(std::is_same_v<arithmetic_t<T>, arithmetic_t<P>>, "probs and logits share their arithmetic type");
@@ -44,9 +52,7 @@ void check_gate_softmax(const char* function, const gate_softmax_inputs<T>& in, 
   check.shape("probs", out.probs, "[tokens, experts]", tokens, experts);
   check.shape("log_sum_exp", out.log_sum_exp, "[tokens]", tokens);
   overlap_checks<3> places(function);
-  places.input("logits", in.logits);
-  places.output("probs", out.probs, std::is_same_v<T, P> ? "logits" : nullptr);
-  places.output("log_sum_exp", out.log_sum_exp);
+  place_gate_softmax(places, in, out);
 }
 
 // In a checked build: throws for a row without a softmax, and for probabilities. For executors that run on the host.

@@ -47,14 +47,41 @@ template <class T, class V, class I, int best> struct top_k_kernel {
     out.weights(t, i) = v;
     sum += v;
   }
-  SARA_INLINE void finish(index_t t, A sum) const {
-    if (!out.weights.data() || (!options.renormalize && options.scale == 1)) return;
+  template <int bytes> SARA_INLINE void finish(index_t t, A sum) const {
+    if (!out.weights.data()) return;
+    if (options.softmax) sum = take_softmax<bytes>(t);
+    if (!options.renormalize && options.scale == 1) return;
     const A times = static_cast<A>(options.scale);
     for (index_t i = 0; i < k; ++i) {
       A& w = out.weights(t, i);
       if (options.renormalize) w = sum != 0 ? w / sum : A(0);
       w *= times;
     }
+  }
+
+  // A token's weights, its best scores, to their probabilities among all experts. Their sum.
+  template <int bytes> SARA_INLINE A take_softmax(index_t t) const {
+    using S = simd<A, bytes / sizeof(arithmetic) * sizeof(A)>;
+    using one = simd<A, sizeof(A)>;
+    const T* const row = in.scores.row(t);
+    const row_cut<S> cut(in.scores.columns());
+    const math::exp_row<A> peak(out.weights(t, 0));
+    const auto exponentials_at = [&](index_t e) __attribute__((always_inline)) { return math::exp_scaled(load<S>(row + e), peak); };
+    blocked_sum<S> all;
+    if (cut.tail) all.whole = cut.only_fresh(exponentials_at(cut.tail_at));
+    for (index_t block = 0; block < cut.full; block += all.block) {
+      S part = S::broadcast(0);
+      for (index_t e = block; e < std::min(cut.full, block + all.block); e += S::lanes) part = part + exponentials_at(e);
+      all.add(part);
+    }
+    const A inverse = A(1) / sum_of_lanes(all.total());
+    A sum = 0;
+    for (index_t i = 0; i < k; ++i) {
+      A& w = out.weights(t, i);
+      w = math::exp_scaled(one::broadcast(w), peak).v[0] * inverse;
+      sum += w;
+    }
+    return sum;
   }
 
   template <int bytes> SARA_INLINE void by_tournaments(index_t t, int count) const {
@@ -66,14 +93,14 @@ template <class T, class V, class I, int best> struct top_k_kernel {
       each_row([&](auto r) __attribute__((always_inline)) { chosen[r] = r < count ? take_best(scratch.tree[r]) : 0; });
       for (int r = 0; r < count; ++r) fill_slot(t + r, i, chosen[r], sum[r]);
     }
-    for (int r = 0; r < count; ++r) finish(t + r, sum[r]);
+    for (int r = 0; r < count; ++r) finish<bytes>(t + r, sum[r]);
   }
 
   template <int bytes> SARA_INLINE void by_networks(index_t t, int count) const {
     const index_t experts = in.scores.columns();
     const auto index_bits = static_cast<std::int32_t>(std::bit_ceil(static_cast<std::uint32_t>(experts)) - 1);
     const T* row[rows_at_once];
-    each_row([&](auto r) __attribute__((always_inline)) { row[r] = in.scores.row(t + (r < count ? r() : 0)); });
+    each_row([&](auto r) __attribute__((always_inline)) { row[r] = in.scores.row(t + (r < count ? r : 0)); });
 
     best_keys<bytes, best> keys;
     keys.take(row, experts, index_bits);
@@ -95,7 +122,7 @@ template <class T, class V, class I, int best> struct top_k_kernel {
       }
       A sum = 0;
       for (index_t i = 0; i < k; ++i) fill_slot(t + r, i, ~key[i][r] & index_bits, sum);
-      finish(t + r, sum);
+      finish<bytes>(t + r, sum);
     }
   }
 
@@ -111,7 +138,8 @@ template <class T, class V, class I, int best> struct top_k_kernel {
       const row_cut<K> cut(experts);
       const auto visit = [&](index_t e) __attribute__((always_inline)) {
         narrow bits = load<S>(scores + e).bits().v;
-        order_bits<31, narrow>(bits, narrow{} + nan_bits, narrow{} + std::numeric_limits<std::int32_t>::max(), narrow{} + 0x7f800000);
+        math::order_bits<31, narrow>(bits, narrow{} + math::nan_bits, narrow{} + std::numeric_limits<std::int32_t>::max(),
+                                     narrow{} + 0x7f800000);
         const narrow inverted = ~(numbers + static_cast<std::int32_t>(e));
         const wide key = (__builtin_convertvector(bits, wide) << 32) | (__builtin_convertvector(inverted, wide) & 0xffffffffLL);
         std::memcpy(tree.nodes + e, &key, sizeof key);
@@ -173,7 +201,7 @@ void top_k_into(const cpu_executor& given, const top_k_inputs<T, V>& in, const t
   static_assert(is_kernel_storage<T> && is_kernel_storage<V>,
                 "cpu_executor computes with double, float, bf16 and fp16 storage; eigen_executor with any scalar");
   constexpr const char* function = "top_k_into";
-  check_top_k(function, in, out);
+  check_top_k(function, in, out, options);
   const cpu_executor exec = ready(function, given);
   const instruction_set isa = exec.isa;
   const index_t tokens = in.scores.rows(), experts = in.scores.columns();

@@ -2,38 +2,11 @@
 // lane keeps the best of its columns in order, and the lanes of a token are merged at last.
 #pragma once
 
+#include "../math/sorting_network.hpp"
 #include "cpu_keys.hpp"
 
 namespace sara {
 inline namespace SARA_ABI {
-
-// Comparisons (first, second) that sort `size` keys, the largest first: Batcher's odd-even merge sort. And those that sort what falls
-// and then rises: the second half of a bitonic sort.
-template <int size> struct sorting_network {
-  struct comparison {
-    int first, second;
-  };
-  struct list {
-    comparison all[size * size];
-    int count;
-  };
-  static constexpr list sort = [] {
-    list l{};
-    for (int p = 1; p < size; p *= 2)
-      for (int d = p; d >= 1; d /= 2)
-        for (int j = d % p; j + d < size; j += 2 * d)
-          for (int i = j; i < std::min(j + d, size - d); ++i)
-            if (i / (2 * p) == (i + d) / (2 * p)) l.all[l.count++] = {i, i + d};
-    return l;
-  }();
-  static constexpr list merge = [] {
-    list l{};
-    for (int d = size / 2; d >= 1; d /= 2)
-      for (int i = 0; i < size; ++i)
-        if ((i & d) == 0) l.all[l.count++] = {i, i + d};
-    return l;
-  }();
-};
 
 // 32-bit keys in a vector: four tokens in each 16 bytes, for as many columns as there are 16 bytes.
 template <int bytes> struct key_lanes {
@@ -82,8 +55,8 @@ template <int bytes, int best> struct best_keys {
         const integers inverted = index_bits - (numbers + static_cast<std::int32_t>(from));
         each_row([&](auto r) __attribute__((always_inline)) {
           integers bits = load<simd<float, sizeof(integers)>>(row[r] + from).bits().v;
-          order_bits<31, integers>(bits, integers{} + nan_bits, integers{} + std::numeric_limits<std::int32_t>::max(),
-                                   integers{} + 0x7f800000);
+          math::order_bits<31, integers>(bits, integers{} + math::nan_bits, integers{} + std::numeric_limits<std::int32_t>::max(),
+                                         integers{} + 0x7f800000);
           scores.v |= bits;
           key[r].v = (bits & ~index_bits) | inverted;
           if (from < first)
@@ -96,7 +69,7 @@ template <int bytes, int best> struct best_keys {
         chunk[4 * c + 2] = L::template interleaved<2, false>(high01, high23);
         chunk[4 * c + 3] = L::template interleaved<2, true>(high01, high23);
       });
-      sort(chunk);
+      math::sort(chunk);
       L turned[best];
       written_out<best>([&](auto i) __attribute__((always_inline)) { turned[i] = chunk[best - 1 - i]; });
       merge(turned);
@@ -107,27 +80,13 @@ template <int bytes, int best> struct best_keys {
   }
 
  private:
-  SARA_INLINE static void compare(L& a, L& b) {
-    const L first = larger(a, b);
-    b = smaller(a, b);
-    a = first;
-  }
-  SARA_INLINE static void sort(L (&list)[best]) {
-    using network = sorting_network<best>;
-    written_out<network::sort.count>([&](auto c) __attribute__((always_inline)) {
-      compare(list[network::sort.all[c].first], list[network::sort.all[c].second]);
-    });
-  }
   // To one sorted list another, whose order is turned round: the better of each pair are the best of both, falling and then rising.
   SARA_INLINE void merge(const L (&turned)[best]) {
-    using network = sorting_network<best>;
     written_out<best>([&](auto i) __attribute__((always_inline)) {
       next = larger(next, smaller(list[i], turned[i]));
       list[i] = larger(list[i], turned[i]);
     });
-    written_out<network::merge.count>([&](auto c) __attribute__((always_inline)) {
-      compare(list[network::merge.all[c].first], list[network::merge.all[c].second]);
-    });
+    math::sort_bitonic(list);
   }
   template <int distance> SARA_INLINE void merge_lanes() {
     L other[best];

@@ -16,7 +16,7 @@ void top_k_into(const eigen_executor&, const top_k_inputs<T, V>& in, const top_k
                 const top_k_options& options = {}) {
   using A = arithmetic_t<T>;
   using U = arithmetic_t<V>;
-  check_top_k("top_k_into", in, out);
+  check_top_k("top_k_into", in, out, options);
   if (!out.indices.given() && !out.weights.given()) return;
 
   const index_t experts = in.scores.columns(), k = out.indices.given() ? out.indices.columns() : out.weights.columns();
@@ -35,10 +35,11 @@ void top_k_into(const eigen_executor&, const top_k_inputs<T, V>& in, const top_k
 
     for (index_t i = 0; i < k && out.indices.given(); ++i) out.indices(t, i) = static_cast<I>(best[static_cast<std::size_t>(i)]);
     if (!out.weights.given()) continue;
+    const eigen::array<A> own = options.softmax ? eigen::softmax(scores).probs : scores;
     eigen::array<U> weights(k);
     for (index_t i = 0; i < k; ++i) {
       const index_t e = best[static_cast<std::size_t>(i)];
-      weights[i] = in.values.given() ? load_value(in.values(t, e)) : static_cast<U>(scores[e]);
+      weights[i] = in.values.given() ? load_value(in.values(t, e)) : static_cast<U>(own[e]);
     }
     if (options.renormalize) {
       const U sum = weights.sum();

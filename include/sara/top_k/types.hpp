@@ -9,7 +9,7 @@ namespace sara {
 // T: storage of the scores; V: storage of the values the weights are gathered from.
 template <class T, class V = arithmetic_t<T>> struct top_k_inputs {
   matrix_view<const T> scores;        // [tokens, experts]; decides who is chosen
-  matrix_view<const V> values = {};   // [tokens, experts]; absent: the scores themselves
+  matrix_view<const V> values = {};   // [tokens, experts]; absent: the scores themselves, or (options.softmax) their softmax
 };
 
 // I: int16, int32 or int64. k is the number of columns of `indices` and `weights`.
@@ -23,6 +23,7 @@ template <class T, class I = std::int32_t> struct top_k_outputs {
 struct top_k_options {
   bool renormalize = false;   // divide a token's weights by their sum (a sum of 0 leaves them 0)
   double scale = 1;           // multiplies the weights, after renormalisation
+  bool softmax = false;       // gather the weights from the softmax of the scores over all experts, which nobody writes; no values then
 };
 
 template <class V, class I = std::int32_t> struct top_k_backward_inputs {
@@ -43,9 +44,21 @@ struct top_k_backward_options {
 
 inline namespace SARA_ABI {
 
-template <class T, class V, class I> void check_top_k(const char* function, const top_k_inputs<T, V>& in, const top_k_outputs<T, I>& out) {
+// Tells `places` each argument, inputs before outputs.
+template <class Places, class T, class V, class I>
+void place_top_k(Places& places, const top_k_inputs<T, V>& in, const top_k_outputs<T, I>& out) {
+  places.input("scores", in.scores);
+  places.input("values", in.values);
+  places.output("indices", out.indices);
+  places.output("weights", out.weights);
+}
+
+template <class T, class V, class I>
+void check_top_k(const char* function, const top_k_inputs<T, V>& in, const top_k_outputs<T, I>& out, const top_k_options& options) {
   const call_checks check{function};
   check.required("scores", in.scores);
+  check.require(!options.softmax || !in.values.given(),
+                "values must be absent with options.softmax, which weighs by the scores, but was given");
   const index_t tokens = in.scores.rows(), experts = in.scores.columns();
   check.require(experts >= 1, "scores must have at least one expert (column), but has none");
   check.require(experts - 1 <= static_cast<index_t>(std::numeric_limits<I>::max()),
@@ -60,10 +73,15 @@ template <class T, class V, class I> void check_top_k(const char* function, cons
   check.shape("indices", out.indices, "[tokens, k]", tokens, k);
   check.shape("weights", out.weights, "[tokens, k]", tokens, k);
   overlap_checks<4> places(function);
-  places.input("scores", in.scores);
+  place_top_k(places, in, out);
+}
+
+template <class Places, class V, class I, class G>
+void place_top_k_backward(Places& places, const top_k_backward_inputs<V, I>& in, const top_k_backward_outputs<V, G>& out) {
+  places.input("indices", in.indices);
+  places.input("grad_weights", in.grad_weights);
   places.input("values", in.values);
-  places.output("indices", out.indices);
-  places.output("weights", out.weights);
+  places.output("grad_values", out.grad_values);
 }
 
 template <class V, class I, class G>
@@ -83,10 +101,7 @@ void check_top_k_backward(const char* function, const top_k_backward_inputs<V, I
   check.shape("values", in.values, "[tokens, experts]", tokens, experts);
   check.shape("grad_values", out.grad_values, "[tokens, experts]", tokens, experts);
   overlap_checks<4> places(function);
-  places.input("indices", in.indices);
-  places.input("grad_weights", in.grad_weights);
-  places.input("values", in.values);
-  places.output("grad_values", out.grad_values);
+  place_top_k_backward(places, in, out);
 }
 
 }   // namespace SARA_ABI
