@@ -9,8 +9,13 @@
 // term is negative, JS(p, q) = JS(q, p) bit by bit, JS(p, p) = 0 with slopes exactly 0, and the relative error stays within rounding
 // down to JS = 1e-12 and below. Where a side is 0 its slope (-inf) is given as 0: an expert of probability 0 in the mean has it in
 // every token, so the product with which the slope is used is 0.
-// Cost: two logarithms' worth of arithmetic an element, vectorised. No scratch.
+// Memory and stream: nothing but the views, no scratch. With a cuda_executor they lie on the device, the call is enqueued on its stream
+// and never waits. A row is summed in one fixed order: the same bits on every run, for any number of threads, and in a batch of any size.
+// Cost: two logarithms' worth of arithmetic an element, vectorised; consumer GPUs compute in double at 1/64 of their rate in float.
 // Errors: sara::invalid_argument names the argument; nothing has been written then.
 #pragma once
 
 #include "js_divergence/cpu.hpp"
+#if defined(__CUDACC__)
+#include "js_divergence/cuda.cuh"
+#endif

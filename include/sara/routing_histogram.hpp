@@ -20,3 +20,7 @@
 #pragma once
 
 #include "routing_histogram/cpu.hpp"
+#if defined(__CUDACC__)
+#include "routing_histogram/cuda.cuh"
+#include "routing_histogram/cuda_hard.cuh"
+#endif

@@ -25,6 +25,17 @@ struct js_divergence_options {
 
 inline namespace SARA_ABI {
 
+// Tells `places` each argument, inputs before outputs.
+template <class Places, class T>
+void place_js_divergence(Places& places, const js_divergence_inputs<T>& in, const js_divergence_outputs<arithmetic_t<T>>& out) {
+  places.input("p", in.p);
+  places.input("q", in.q);
+  places.input("grad_divergence", in.grad_divergence);
+  places.output("divergence", out.divergence);
+  places.output("grad_p", out.grad_p);
+  places.output("grad_q", out.grad_q);
+}
+
 template <class T>
 void check_js_divergence(const char* function, const js_divergence_inputs<T>& in, const js_divergence_outputs<arithmetic_t<T>>& out) {
   const call_checks check{function};
@@ -39,12 +50,7 @@ void check_js_divergence(const char* function, const js_divergence_inputs<T>& in
   check.shape("grad_p", out.grad_p, "[rows, experts]", rows, experts);
   check.shape("grad_q", out.grad_q, "[rows, experts]", rows, experts);
   overlap_checks<6> places(function);
-  places.input("p", in.p);
-  places.input("q", in.q);
-  places.input("grad_divergence", in.grad_divergence);
-  places.output("divergence", out.divergence);
-  places.output("grad_p", out.grad_p);
-  places.output("grad_q", out.grad_q);
+  place_js_divergence(places, in, out);
 }
 
 // In a checked build: throws for a row that holds NaN or a negative number. For executors that run on the host.

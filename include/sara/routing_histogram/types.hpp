@@ -72,6 +72,17 @@ struct routing_histogram_backward_options {
 
 inline namespace SARA_ABI {
 
+// Tells `places` each argument, inputs before outputs; so do its likes below.
+template <class Places, class T>
+void place_routing_histogram(Places& places, const routing_histogram_inputs<T>& in, const routing_histogram_outputs<T>& out) {
+  places.input("logits", in.logits);
+  places.input("sequences", in.sequences.offsets());
+  places.input("token_weights", in.token_weights);
+  places.output("histograms", out.histograms);
+  places.output("sums", out.sums);
+  places.output("token_mass", out.token_mass);
+}
+
 template <class T>
 void check_routing_histogram(const char* function, const routing_histogram_inputs<T>& in, const routing_histogram_outputs<T>& out) {
   const batch_extents batch{in.logits.layers(), in.logits.rows(), in.logits.columns(), in.sequences};
@@ -88,12 +99,7 @@ void check_routing_histogram(const char* function, const routing_histogram_input
   check.shape("sums", out.sums, "[layers, sequences, experts]", layers, sequences, experts);
   check.shape("token_mass", out.token_mass, "[sequences]", sequences);
   overlap_checks<6> places(function);
-  places.input("logits", in.logits);
-  places.input("sequences", in.sequences.offsets());
-  places.input("token_weights", in.token_weights);
-  places.output("histograms", out.histograms);
-  places.output("sums", out.sums);
-  places.output("token_mass", out.token_mass);
+  place_routing_histogram(places, in, out);
 }
 
 // In a checked build: throws unless offsets, weights and logits make sense. For executors that run on the host, forward and backward.
@@ -107,6 +113,18 @@ template <class Inputs> void check_routing_histogram_data(const char* function, 
   } else {
     check.offsets(in.sequences, in.indices.rows());
   }
+}
+
+template <class Places, class T, class G>
+void place_routing_histogram_backward(Places& places, const routing_histogram_backward_inputs<T>& in,
+                                      const routing_histogram_backward_outputs<T, G>& out,
+                                      const routing_histogram_backward_options& options) {
+  places.input("logits", in.logits);
+  places.input("sequences", in.sequences.offsets());
+  places.input("token_weights", in.token_weights);
+  places.input("token_mass", in.token_mass);
+  places.input("grad_histograms", in.grad_histograms);
+  places.output("grad_logits", out.grad_logits, std::is_same_v<T, G> && options.mode == gradient_mode::overwrite ? "logits" : nullptr);
 }
 
 template <class T, class G>
@@ -128,12 +146,20 @@ void check_routing_histogram_backward(const char* function, const routing_histog
   check.shape("grad_histograms", in.grad_histograms, "[layers, sequences, experts]", layers, sequences, experts);
   check.shape("grad_logits", out.grad_logits, "[layers, tokens, experts]", layers, tokens, experts);
   overlap_checks<6> places(function);
-  places.input("logits", in.logits);
+  place_routing_histogram_backward(places, in, out, options);
+}
+
+template <class Places, class W, class I>
+void place_hard_routing_histogram(Places& places, const hard_routing_histogram_inputs<W, I>& in,
+                                  const hard_routing_histogram_outputs<W>& out) {
+  places.input("indices", in.indices);
   places.input("sequences", in.sequences.offsets());
   places.input("token_weights", in.token_weights);
-  places.input("token_mass", in.token_mass);
-  places.input("grad_histograms", in.grad_histograms);
-  places.output("grad_logits", out.grad_logits, std::is_same_v<T, G> && options.mode == gradient_mode::overwrite ? "logits" : nullptr);
+  places.input("weights", in.weights);
+  places.output("histograms", out.histograms);
+  places.output("sums", out.sums);
+  places.output("token_mass", out.token_mass);
+  places.output("counts", out.counts);
 }
 
 template <class W, class I>
@@ -153,14 +179,18 @@ void check_hard_routing_histogram(const char* function, const hard_routing_histo
   check.shape("token_mass", out.token_mass, "[sequences]", sequences);
   check.shape("counts", out.counts, "[layers, sequences, experts]", layers, sequences, in.experts);
   overlap_checks<8> places(function);
+  place_hard_routing_histogram(places, in, out);
+}
+
+template <class Places, class W, class I>
+void place_hard_routing_histogram_backward(Places& places, const hard_routing_histogram_backward_inputs<W, I>& in,
+                                           const hard_routing_histogram_backward_outputs<W>& out) {
   places.input("indices", in.indices);
   places.input("sequences", in.sequences.offsets());
   places.input("token_weights", in.token_weights);
-  places.input("weights", in.weights);
-  places.output("histograms", out.histograms);
-  places.output("sums", out.sums);
-  places.output("token_mass", out.token_mass);
-  places.output("counts", out.counts);
+  places.input("token_mass", in.token_mass);
+  places.input("grad_histograms", in.grad_histograms);
+  places.output("grad_weights", out.grad_weights);
 }
 
 template <class W, class I>
@@ -178,12 +208,7 @@ void check_hard_routing_histogram_backward(const char* function, const hard_rout
   check.shape("grad_histograms", in.grad_histograms, "[layers, sequences, experts]", layers, sequences, in.grad_histograms.columns());
   check.shape("grad_weights", out.grad_weights, "[layers, tokens, k]", layers, tokens, k);
   overlap_checks<6> places(function);
-  places.input("indices", in.indices);
-  places.input("sequences", in.sequences.offsets());
-  places.input("token_weights", in.token_weights);
-  places.input("token_mass", in.token_mass);
-  places.input("grad_histograms", in.grad_histograms);
-  places.output("grad_weights", out.grad_weights);
+  place_hard_routing_histogram_backward(places, in, out);
 }
 
 }   // namespace SARA_ABI
