@@ -10,4 +10,5 @@ install(EXPORT sara NAMESPACE sara:: FILE sara-targets.cmake DESTINATION ${sara_
 
 # Before 1.0 a new minor version may break callers.
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/sara-config-version.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
-install(FILES ${PROJECT_SOURCE_DIR}/cmake/sara-config.cmake ${PROJECT_BINARY_DIR}/sara-config-version.cmake DESTINATION ${sara_package_dir})
+install(FILES ${PROJECT_SOURCE_DIR}/cmake/sara-config.cmake ${PROJECT_SOURCE_DIR}/cmake/sara-cuda-usage.cmake
+              ${PROJECT_BINARY_DIR}/sara-config-version.cmake DESTINATION ${sara_package_dir})

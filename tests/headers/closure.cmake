@@ -1,7 +1,7 @@
 # cmake -DCOMPILER=<c++> -DINCLUDE_DIR=<dir that holds sara/> -P closure.cmake
 #
-# What `#include <sara/js_routing.hpp>` costs every source file that has it: no heavy header behind it, and a bound on what the
-# compiler reads.
+# What `#include <sara/js_routing.hpp>` costs every C++ source file that has it: no heavy header behind it, none of CUDA's, and a bound on
+# what the compiler reads.
 cmake_minimum_required(VERSION 3.25)
 
 set(own_lines_bound 2150)     # of the library's, blank lines and comments apart
@@ -16,7 +16,7 @@ execute_process(
     /^# [0-9]+ "/ { split($0, part, "\""); file = part[2]; seen[file] = 1; next }
     /[^ \t]/ { ++all; if (index(file, own) == 1) ++mine }
     END {
-      for (file in seen) if (file ~ /\/(immintrin\.h|iostream|regex)$|\/Eigen\//) print "heavy " file
+      for (file in seen) if (file ~ /\/(immintrin\.h|iostream|regex)$|\/Eigen\/|\.cuh$|\/cuda[^\/]*\.h$/) print "heavy " file
       print "lines " all + 0 " " mine + 0
     }]] ${dir}/closure.ii
   OUTPUT_VARIABLE report COMMAND_ERROR_IS_FATAL ANY)

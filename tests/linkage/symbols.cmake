@@ -1,8 +1,9 @@
-# cmake -DNM=<nm> -DOBJDUMP=<objdump> -DOBJECT=<object file> -DABI=<its inline namespace> -P symbols.cmake
+# cmake -DNM=<nm> -DOBJDUMP=<objdump> -DOBJECT=<object file> -DABI=<its inline namespace> [-DCUDA_ABI=<and its GPUs'>] -P symbols.cmake
 #
 # Of symbols with one name the linker keeps one body, whichever comes first. So the weak symbols of the library's functions must
 # stand in the namespace of the object's own flags, it must leave none of the standard library's behind, and the few that are neither
-# (an exception class's destructor) must hold no code that a machine of the baseline cannot run.
+# (an exception class's destructor) must hold no code that a machine of the baseline cannot run. What nvcc compiled and reaches a kernel
+# stands in the namespace of its GPUs as well.
 cmake_minimum_required(VERSION 3.25)
 
 execute_process(COMMAND ${NM} --defined-only --demangle ${OBJECT} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
@@ -19,6 +20,10 @@ if(with_avx)
   message(SEND_ERROR "AVX code outside of ${ABI}, which another object may be given:\n${with_avx}")
 endif()
 
+if(CUDA_ABI AND NOT symbols MATCHES " [WVu] [^\n]*sara::${ABI}::${CUDA_ABI}::js_divergence_into")
+  message(SEND_ERROR "no weak symbol of the call in sara::${ABI}::${CUDA_ABI}")
+endif()
+
 string(REPLACE ";" "," symbols "${symbols}")
 string(REPLACE "\n" ";" symbols "${symbols}")
 foreach(symbol IN LISTS symbols)
@@ -26,6 +31,9 @@ foreach(symbol IN LISTS symbols)
     set(name ${CMAKE_MATCH_1})
     if(NOT name MATCHES "${ABI}" AND NOT name MATCHES "^(vtable for |typeinfo (name )?for )?sara::(invalid_argument|cuda_error)(::|$)" AND NOT name MATCHES "^(DW[.]ref[.]|__clang_call_terminate$)")
       message(SEND_ERROR "weak and outside of ${ABI}: ${name}")
+    endif()
+    if(CUDA_ABI AND name MATCHES "js_divergence_(rows|into)|device_call" AND NOT name MATCHES "${ABI}::${CUDA_ABI}::")
+      message(SEND_ERROR "weak and outside of ${ABI}::${CUDA_ABI}: ${name}")
     endif()
   endif()
 endforeach()

@@ -1,0 +1,16 @@
+// Compiled once for each set of nvcc's flags.
+#include <sara/js_divergence.hpp>
+
+#include "cuda_part.hpp"
+
+namespace linkage {
+
+static bool run(const float* p, const float* q, float* divergence) {
+  const sara::js_divergence_inputs<float> in{.p = sara::matrix_view{p, rows, experts}, .q = sara::matrix_view{q, rows, experts}};
+  sara::js_divergence_into(sara::cuda_executor{cudaStreamPerThread}, in, {.divergence = sara::vector_view{divergence, rows}});
+  return cudaStreamSynchronize(cudaStreamPerThread) == cudaSuccess;
+}
+
+static cuda_part here(PART, run);
+
+}   // namespace linkage
