@@ -74,7 +74,7 @@ TEST_CASE("checked: good data passes and gives the right answer", "[checked]") {
     auto in = oracle::random_problem(seed, 2000);
     if (in.experts < 2) continue;
     const auto want = oracle::solve(in);
-    oracle::for_each_executor([&](const auto& exec, const char* name) {
+    oracle::for_each_host_executor([&](const auto& exec, const char* name) {
       CAPTURE(name, seed);
       const auto got = oracle::evaluate<double>(exec, in);
       CHECK(oracle::relative_error(got.grad, want.grad, 16 * 0x1p-52 * want.grad_floor) <= 1e-12);

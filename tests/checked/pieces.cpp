@@ -10,7 +10,7 @@
 
 namespace {
 
-using oracle::for_each_executor;
+using oracle::for_each_host_executor;
 using sara::matrix_view;
 
 constexpr std::size_t tokens = 6, experts = 5;
@@ -31,7 +31,7 @@ std::vector<float> some_logits() { return oracle::as_storage<float>(oracle::sour
 }   // namespace
 
 TEST_CASE("checked: gate_softmax names the row without a softmax", "[checked]") {
-  for_each_executor([](const auto& exec, const char* name) {
+  for_each_host_executor([](const auto& exec, const char* name) {
     INFO(name);
     std::vector<float> z = some_logits(), p(tokens * experts, 7);
     const auto call = [&] {
@@ -54,7 +54,7 @@ TEST_CASE("checked: gate_softmax names the row without a softmax", "[checked]") 
 }
 
 TEST_CASE("checked: js_divergence names the row with a negative number or NaN", "[checked]") {
-  for_each_executor([](const auto& exec, const char* name) {
+  for_each_host_executor([](const auto& exec, const char* name) {
     INFO(name);
     for (const bool in_p : {true, false})
       for (const float bad : {not_a_number, -1e-6f}) {
@@ -74,7 +74,7 @@ TEST_CASE("checked: js_divergence names the row with a negative number or NaN", 
 }
 
 TEST_CASE("checked: routing histograms name bad weights, offsets and logits, and probabilities in place of logits", "[checked]") {
-  for_each_executor([](const auto& exec, const char* name) {
+  for_each_host_executor([](const auto& exec, const char* name) {
     INFO(name);
     std::vector<float> z = some_logits(), weights(tokens, 1), h(2 * experts, 7);
     std::vector<std::int32_t> offsets{0, 2, 6}, chosen(tokens, 0);

@@ -56,6 +56,8 @@ static_assert(!takes<layers_view<float>, layers_view<const float>> && !takes<lay
 static_assert(takes<integers_view, std::vector<std::int32_t>&> && takes<integers_view, const std::vector<std::int64_t>&>);
 static_assert(!takes<integers_view, std::vector<std::int32_t>> && !takes<integers_view, std::vector<std::int16_t>&> &&
               !takes<integers_view, floats&>);
+static_assert(takes<integers_view, vector_view<std::int32_t>> && takes<integers_view, vector_view<const std::int64_t>> &&
+              !takes<integers_view, vector_view<float>>);
 static_assert(takes<integers_view, const std::int32_t*, unsigned char> && takes<integers_view, std::int64_t*, std::size_t>);
 
 }   // namespace

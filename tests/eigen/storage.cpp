@@ -107,7 +107,7 @@ template <class Own, class Other> void same_as_own() {
     constexpr std::size_t tokens = 10;
     const bits logits = to_bits(oracle::as_storage<Own>(from.normals(tokens * experts, 2)));
     const auto anchors = oracle::as_storage<float>(oracle::distributions(from, 2, experts));
-    oracle::for_each_executor([&](const auto& exec, const char* name) {
+    oracle::for_each_host_executor([&](const auto& exec, const char* name) {
       INFO(name << ", experts " << experts);
       const bits own = run_all<Own>(exec, logits, anchors, tokens, experts), other = run_all<Other>(exec, logits, anchors, tokens, experts);
       CHECK(own == other);

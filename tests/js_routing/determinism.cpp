@@ -36,7 +36,7 @@ template <class T, class G = T> class same_bits {
   explicit same_bits(const oracle::problem& in, oracle::posing how = {})
       : in_(in), how_(std::move(how)), given_(in, how_), want_(in, how_) {}
 
-  void expect(const sara::cpu_executor& exec) {
+  template <class Executor> void expect(const Executor& exec) {
     oracle::answers<T, G> got(in_, how_);
     const sara::js_routing_options options{.scale = in_.scale, .mode = how_.mode};
     sara::js_routing_into(exec, given_.inputs(), first_ ? want_.outputs() : got.outputs(), options);
@@ -112,9 +112,14 @@ TEST_CASE("the same bits on 20 runs", "[determinism]") {
     same_bits<float> same(in);
     sara::thread_pool pool(3);
     for (int i = 0; i < 20; ++i) {
-      same.expect({.threads = 3});
-      same.expect({.pool = pool});
+      same.expect(sara::cpu_executor{.threads = 3});
+      same.expect(sara::cpu_executor{.pool = pool});
     }
+    oracle::for_the_device([&](const auto& exec, const char* name) {
+      CAPTURE(name);
+      same_bits<float> same_there(in);
+      for (int i = 0; i < 20; ++i) same_there.expect(exec);
+    });
   }
 }
 

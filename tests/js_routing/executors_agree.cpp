@@ -1,4 +1,4 @@
-// The instruction sets and Eigen give one answer, within fp32's rounding.
+// The instruction sets, Eigen and the device give one answer, within fp32's rounding.
 #include "../oracle/evaluate.hpp"
 #include "../oracle/problems.hpp"
 #include "catch.hpp"
@@ -12,10 +12,12 @@ template <class T> void all_agree() {
       const auto want = oracle::solve(in);   // only for sizes
       std::vector<oracle::result<double>> answers;
       std::vector<const char*> names;
-      oracle::for_each_executor([&](const auto& exec, const char* name) {
+      const auto answer = [&](const auto& exec, const char* name) {
         answers.push_back(oracle::evaluate<T, sara::arithmetic_t<T>>(exec, in));
         names.push_back(name);
-      });
+      };
+      oracle::for_each_host_executor(answer);
+      oracle::for_the_device(answer);
       REQUIRE(answers.size() >= 2);
       for (std::size_t i = 1; i < answers.size(); ++i) {
         CAPTURE(names[i], names[0], experts, length);

@@ -114,22 +114,20 @@ const std::vector<input> inputs{
 
 // The sentence of the exception, or nothing where none is thrown.
 std::string refusal(call& c, sara::gradient_mode mode = sara::gradient_mode::overwrite) {
-  std::string sentence[2];
+  std::vector<std::string> sentences;
   const auto before = c.bytes();
-  try {
-    sara::js_routing_into(sara::cpu_executor{}, c.in, c.out, {.mode = mode});
-  } catch (const sara::invalid_argument& e) {
-    sentence[0] = e.what();
-  }
-  if (sentence[0].empty()) return "";
-  try {
-    sara::js_routing_into(sara::eigen_executor{}, c.in, c.out, {.mode = mode});
-  } catch (const sara::invalid_argument& e) {
-    sentence[1] = e.what();
-  }
-  if (sentence[0] != sentence[1]) return "the executors disagree";
-  if (c.bytes() != before) return "something was written";
-  return sentence[0];
+  oracle::for_each_executor([&](const auto& exec, const char*) {
+    sentences.emplace_back();
+    try {
+      sara::js_routing_into(exec, c.in, c.out, {.mode = mode});
+    } catch (const sara::invalid_argument& e) {
+      sentences.back() = e.what();
+    }
+  });
+  for (const std::string& sentence : sentences)
+    if (sentence != sentences[0]) return "the executors disagree";
+  if (!sentences[0].empty() && c.bytes() != before) return "something was written";
+  return sentences[0];
 }
 
 bool names(const std::string& sentence, const std::string& a, const std::string& b) {
@@ -216,8 +214,10 @@ TEST_CASE("an in-place gradient of another type is refused", "[overlap]") {
   // The logits in the first half of what the gradient would cover.
   in.logits = sara::matrix_view<const sara::bf16>(reinterpret_cast<const sara::bf16*>(room.data()), 8, 4);
   const sara::js_routing_outputs<sara::bf16, float> out{.grad_logits = sara::matrix_view<float>(room.data(), 8, 4)};
-  CHECK_THROWS_AS(sara::js_routing_into(sara::cpu_executor{}, in, out), sara::invalid_argument);
-  CHECK_THROWS_AS(sara::js_routing_into(sara::eigen_executor{}, in, out), sara::invalid_argument);
+  oracle::for_each_executor([&](const auto& exec, const char* name) {
+    CAPTURE(name);
+    CHECK_THROWS_AS(sara::js_routing_into(exec, in, out), sara::invalid_argument);
+  });
   CHECK(std::all_of(room.begin(), room.end(), [](float x) { return x == 0; }));
 }
 
@@ -225,24 +225,27 @@ TEST_CASE("columns of one buffer are apart unless they cross", "[overlap]") {
   std::vector<float> buffer(tokens * 16);
   const auto columns = [&](sara::index_t first) { return sara::matrix_view<float>(buffer.data() + first, tokens, experts, 16); };
   std::vector<float> anchors(batch * experts, 0.2f);
-  const auto refused = [&](sara::index_t logits, sara::index_t grad) {
-    try {
-      sara::js_routing_into(sara::cpu_executor{},
-                            sara::js_routing_inputs<float>{.logits = sara::matrix_view<const float>(columns(logits)),
-                                                           .sequences = sara::sequences_view::uniform(batch, length),
-                                                           .anchors = sara::matrix_view<const float>(anchors.data(), batch, experts)},
-                            {.grad_logits = columns(grad)});
-      return false;
-    } catch (const sara::invalid_argument&) {
-      return true;
-    }
-  };
-  CHECK_FALSE(refused(0, 5));
-  CHECK_FALSE(refused(5, 0));
-  CHECK_FALSE(refused(0, 11));
-  CHECK_FALSE(refused(11, 5));
-  CHECK_FALSE(refused(3, 3));   // exactly the logits
-  CHECK(refused(0, 4));
-  CHECK(refused(4, 0));
-  CHECK(refused(7, 8));
+  oracle::for_each_executor([&](const auto& exec, const char* name) {
+    CAPTURE(name);
+    const auto refused = [&](sara::index_t logits, sara::index_t grad) {
+      try {
+        sara::js_routing_into(exec,
+                              sara::js_routing_inputs<float>{.logits = sara::matrix_view<const float>(columns(logits)),
+                                                             .sequences = sara::sequences_view::uniform(batch, length),
+                                                             .anchors = sara::matrix_view<const float>(anchors.data(), batch, experts)},
+                              {.grad_logits = columns(grad)});
+        return false;
+      } catch (const sara::invalid_argument&) {
+        return true;
+      }
+    };
+    CHECK_FALSE(refused(0, 5));
+    CHECK_FALSE(refused(5, 0));
+    CHECK_FALSE(refused(0, 11));
+    CHECK_FALSE(refused(11, 5));
+    CHECK_FALSE(refused(3, 3));   // exactly the logits
+    CHECK(refused(0, 4));
+    CHECK(refused(4, 0));
+    CHECK(refused(7, 8));
+  });
 }

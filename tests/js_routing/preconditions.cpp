@@ -59,14 +59,12 @@ struct broken {
 
 void all_throw(const std::vector<broken>& cases) {
   for (const auto& [words, breaks] : cases) {
-    const auto check = [&words = words, &breaks = breaks](const auto& exec) {
+    oracle::for_each_executor([&words = words, &breaks = breaks](const auto& exec, const char* name) {
       call c;
       breaks(c);
-      INFO(words[0]);
+      INFO(name << ", " << words[0]);
       CHECK(what_is_wrong(c, exec, words) == "");
-    };
-    check(sara::cpu_executor{});
-    check(sara::eigen_executor{});
+    });
   }
 }
 
@@ -241,7 +239,9 @@ TEST_CASE("what the executor cannot do is named", "[preconditions]") {
 TEST_CASE("js_routing too throws, and names what is wrong", "[preconditions]") {
   call c;
   c.in.token_weights = sara::vector_view<const float>(c.given.token_weights.data(), 3);
-  CHECK_THROWS_AS(sara::js_routing(sara::cpu_executor{}, c.in), sara::invalid_argument);
-  CHECK_THROWS_AS(sara::js_routing(sara::eigen_executor{}, c.in), sara::invalid_argument);
+  oracle::for_each_executor([&](const auto& exec, const char* name) {
+    CAPTURE(name);
+    CHECK_THROWS_AS(sara::js_routing(exec, c.in), sara::invalid_argument);
+  });
   CHECK_THROWS_AS(sara::js_routing(sara::cpu_executor{}, c.in), std::invalid_argument);   // what a caller may catch who knows no sara
 }

@@ -48,7 +48,7 @@ TEST_CASE("Eigen's 16-bit types are the library's own, bit by bit", "[storage]")
     using T = decltype(ours);
     using U = decltype(theirs);
     const auto in = oracle::rounded_to<T>(batch(24));
-    oracle::for_each_executor([&](const auto& exec, const char* name) {
+    oracle::for_each_host_executor([&](const auto& exec, const char* name) {
       CAPTURE(name);
       const auto got = oracle::evaluate<U, U>(exec, in), want = oracle::evaluate<T, T>(exec, in);
       CHECK(got.loss == want.loss);

@@ -9,7 +9,7 @@ TEST_CASE("token weights near the ends of float's range give the same loss and g
   oracle::source from(7);
   in.token_weights.assign(in.tokens, 0);
   for (double& w : in.token_weights) w = from.chance(0.1) ? 0 : static_cast<double>(1 + from.below(7));
-  oracle::for_each_instruction_set([&](const auto& exec, const char* name) {
+  oracle::for_each_executor([&](const auto& exec, const char* name) {
     const auto plain = oracle::evaluate<float>(exec, in);
     REQUIRE(plain.loss > 0.01);
     for (const int exponent : {-120, -60, -17, 17, 60, 123}) {
@@ -29,7 +29,7 @@ TEST_CASE("a small scale and a small weight keep their digits at any height of t
     auto in = oracle::rounded_to<float>(oracle::plain_problem(11, 1, 2, 40, 24));
     for (double& z : in.logits) z = static_cast<double>(static_cast<float>(z + height));
     in.token_weights.assign(in.tokens, 1);
-    oracle::for_each_instruction_set([&](const auto& exec, const char* name) {
+    oracle::for_each_executor([&](const auto& exec, const char* name) {
       INFO(name << ", height " << height);
       const auto plain = oracle::evaluate<float>(exec, in);
       auto small = in;
