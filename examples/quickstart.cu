@@ -26,6 +26,10 @@ struct descend {
 };
 
 int main() {
+  if (int devices = 0; cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+    std::puts("quickstart_cuda: needs a GPU, but this machine has none that its CUDA driver can use");
+    return 77;
+  }
   constexpr int tokens = 5, experts = 4, sequences = 2;
   thrust::device_vector<float> logits(std::vector<float>{2, 0, 1, -1,  1, 1, 0, 0,  3, 0, 0, 1,
                                                          0, 2, 0, 1,   1, 3, -1, 0});

@@ -318,9 +318,16 @@ template <class T> __device__ exp_sum<arithmetic_t<T>> sum_row(const T* row, ind
     nan += z != z ? z : A(0);
   }
   const math::exp_row<A> peak(g.max(largest) + g.sum(nan));
-  double sum = 0;   // of any number of terms
-  for (index_t e = g.lane; e < columns; e += warp_lanes) sum += static_cast<double>(math::exp_scaled(lane<A>{widen_one(row[e])}, peak).v);
-  return {static_cast<A>(g.sum(sum)), peak};
+  constexpr int parts = 8;   // of a lane's sum
+  double sums[parts] = {};   // of any number of terms
+  for (index_t first = g.lane; first < columns; first += parts * warp_lanes) {
+#pragma unroll
+    for (int i = 0; i < parts; ++i) {
+      const index_t e = first + i * warp_lanes;
+      if (e < columns) sums[i] += static_cast<double>(math::exp_scaled(lane<A>{widen_one(row[e])}, peak).v);
+    }
+  }
+  return {static_cast<A>(g.sum(sum_by_halves(sums))), peak};
 }
 
 }   // namespace SARA_CUDA_ABI

@@ -177,6 +177,7 @@ template <class Form> struct rows_in_registers {
     G* next = gradient.row(run.row(g.group));
     A slope[per_lane];
     load_row<T, Form>(slope, slopes, sweep.columns, g, A(0));
+    if (sweep.columns == 1) slope[0] = 0;   // one expert has probability 1, and a gradient of exactly 0
     visit_rows<Form>(sweep, g, run, [&](int begin, const A(&weight)[n], const row_storage<T, Form>(&held)[n]) {
       A z[n][per_lane], mean[n];
       exp_sum<A> of_rows[n];
@@ -270,10 +271,10 @@ struct rows_from_memory {
       }
       const T* const z = logits.row(row);
       const exp_sum<A> of_row = sum_row(z, sweep.columns);
-      A dot = 0;
+      double dot = 0;   // of any number of terms
       for (index_t e = g.lane; e < sweep.columns; e += warp_lanes)
-        dot += math::exp_scaled(lane<A>{widen_one(z[e])}, of_row.peak).v * slopes[e];
-      const A share = inverse(of_row.sum), mean = g.sum(dot) * share, factor = weight * of_weight * times * share;
+        dot += static_cast<double>(math::exp_scaled(lane<A>{widen_one(z[e])}, of_row.peak).v * slopes[e]);
+      const A share = inverse(of_row.sum), mean = static_cast<A>(g.sum(dot)) * share, factor = weight * of_weight * times * share;
       for (index_t e = g.lane; e < sweep.columns; e += warp_lanes) {
         const A value = math::exp_scaled(lane<A>{widen_one(z[e])}, of_row.peak).v * factor * (slopes[e] - mean);
         store_value(to[e], adds ? widen_one(to[e]) + value : value);
