@@ -37,7 +37,7 @@ class cuda_executor {
 inline namespace SARA_ABI {
 inline namespace SARA_CUDA_ABI {
 
-// In a checked build: throws unless an argument lies where the device can read it. To be told each of a call's arguments.
+// Throws unless an argument lies where the device can read it. To be told each of a call's arguments.
 class device_memory_checks {
  public:
   explicit device_memory_checks(const device_call& call) : call_(call) {
@@ -67,6 +67,11 @@ class device_memory_checks {
   const device_call& call_;
   int reads_host_memory_ = 0;
 };
+
+// In a checked build: throws unless all arguments of a call do; name_all(checks) tells each of them.
+template <class NameAll> void check_memory(const device_call& call, const NameAll& name_all) {
+  if constexpr (checks_data) name_all(device_memory_checks(call));
+}
 
 // The scratch of a call: the executor's, or the pool's until the stream has come past the call.
 class device_scratch {

@@ -78,10 +78,7 @@ void gate_softmax_into(const cuda_executor& exec, const gate_softmax_inputs<T>& 
 
   const index_t tokens = in.logits.rows(), experts = in.logits.columns();
   const device_call call(function, exec.stream());
-  if constexpr (checks_data) {
-    const device_memory_checks places(call);
-    place_gate_softmax(places, in, out);
-  }
+  check_memory(call, [&](const auto& places) { place_gate_softmax(places, in, out); });
   if (experts > most_columns_in_registers)
     return call.launch(gate_softmax_from_memory<T, P>, (tokens + block_warps - 1) / block_warps, block_threads, 0, in, out);
   with_row_form<T>(experts, rows_are_aligned(in.logits) && rows_are_aligned(out.probs), [&](auto form) {
@@ -167,13 +164,12 @@ void gate_softmax_backward_into(const cuda_executor& exec, const gate_softmax_ba
 
   const index_t tokens = in.probs.rows(), experts = in.probs.columns();
   const device_call call(function, exec.stream());
-  if constexpr (checks_data) {
-    const device_memory_checks places(call);
+  check_memory(call, [&](const auto& places) {
     places.input("probs", in.probs);
     places.input("grad_probs", in.grad_probs);
     places.input("grad_log_sum_exp", in.grad_log_sum_exp);
     places.output("grad_logits", out.grad_logits);
-  }
+  });
   if (experts > most_columns_in_registers)
     return call.launch(gate_softmax_backward_from_memory<P, G>, (tokens + block_warps - 1) / block_warps, block_threads, 0, in, out,
                        options);

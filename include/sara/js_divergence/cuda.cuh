@@ -54,10 +54,7 @@ void js_divergence_into(const cuda_executor& exec, const js_divergence_inputs<T>
   while (lanes < warp_lanes && lanes < in.p.columns()) lanes *= 2;
   const index_t at_once = block_threads / lanes;
   const device_call call(function, exec.stream());
-  if constexpr (checks_data) {
-    const device_memory_checks places(call);
-    place_js_divergence(places, in, out);
-  }
+  check_memory(call, [&](const auto& places) { place_js_divergence(places, in, out); });
   call.launch(js_divergence_rows<T>, (in.p.rows() + at_once - 1) / at_once, block_threads, 0, in, out, options, lanes);
 }
 

@@ -207,10 +207,7 @@ void js_routing_into(const cuda_executor& exec, const js_routing_inputs<T>& in, 
   constexpr const char* function = "js_routing_into";
   check_js_routing(function, in, out, options);
   const device_call call(function, exec.stream());
-  if constexpr (checks_data) {
-    const device_memory_checks places(call);
-    place_js_routing(places, in, out, options);
-  }
+  check_memory(call, [&](const auto& places) { place_js_routing(places, in, out, options); });
   const device_scratch memory(call, exec, js_routing_workspace_bytes(in, out, options));
   carver carve = memory.carve();
   js_routing_on_device<T, G>(carve, in, out, options).run(call, in, out, options);
@@ -224,10 +221,7 @@ arithmetic_t<T> js_routing(const cuda_executor& exec, const js_routing_inputs<T>
   check_js_routing(function, in, out, options);
   const device_call call(function, exec.stream());
   if (call.captures()) fail(function, "the stream captures a graph, and a loss for the host cannot be waited for: call js_routing_into");
-  if constexpr (checks_data) {
-    const device_memory_checks places(call);
-    place_js_routing(places, in, out, options);
-  }
+  check_memory(call, [&](const auto& places) { place_js_routing(places, in, out, options); });
   const device_scratch memory(call, exec, js_routing_workspace_bytes(in, out, options));
   carver carve = memory.carve();
   js_routing_on_device<T, T> mine(carve, in, out, options);

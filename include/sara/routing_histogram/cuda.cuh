@@ -120,10 +120,7 @@ void routing_histogram_into(const cuda_executor& exec, const routing_histogram_i
   constexpr const char* function = "routing_histogram_into";
   check_routing_histogram(function, in, out);
   const device_call call(function, exec.stream());
-  if constexpr (checks_data) {
-    const device_memory_checks places(call);
-    place_routing_histogram(places, in, out);
-  }
+  check_memory(call, [&](const auto& places) { place_routing_histogram(places, in, out); });
   const device_scratch memory(call, exec, routing_histogram_workspace_bytes(in, out));
   carver carve = memory.carve();
   const routing_histogram_forward<T> mine(carve, in, out);
@@ -155,10 +152,7 @@ void routing_histogram_backward_into(const cuda_executor& exec, const routing_hi
   check_routing_histogram_backward(function, in, out, options);
   const device_call call(function, exec.stream());
   const bool adds = options.mode == gradient_mode::accumulate;
-  if constexpr (checks_data) {
-    const device_memory_checks places(call);
-    place_routing_histogram_backward(places, in, out, options);
-  }
+  check_memory(call, [&](const auto& places) { place_routing_histogram_backward(places, in, out, options); });
   const device_scratch memory(call, exec, routing_histogram_backward_workspace_bytes(in, out, options));
   if (!out.grad_logits.given() || (adds && options.scale == 0)) return;
   carver carve = memory.carve();

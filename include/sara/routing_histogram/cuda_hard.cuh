@@ -256,10 +256,7 @@ void hard_routing_histogram_into(const cuda_executor& exec, const hard_routing_h
   const bool wants_rows = out.histograms.given() || out.sums.given() || out.counts.given();
   if (!wants_rows && !out.token_mass.given()) return;
   const device_call call(function, exec.stream());
-  if constexpr (checks_data) {
-    const device_memory_checks places(call);
-    place_hard_routing_histogram(places, in, out);
-  }
+  check_memory(call, [&](const auto& places) { place_hard_routing_histogram(places, in, out); });
   const device_scratch memory(call, exec, hard_routing_histogram_workspace_bytes(in, out));
   carver carve = memory.carve();
   hard_histogram_forward<W, I> mine(carve, in, out);
@@ -389,10 +386,7 @@ void hard_routing_histogram_backward_into(const cuda_executor& exec, const hard_
   const bool adds = options.mode == gradient_mode::accumulate;
   if (!out.grad_weights.given() || (adds && options.scale == 0)) return;
   const device_call call(function, exec.stream());
-  if constexpr (checks_data) {
-    const device_memory_checks places(call);
-    place_hard_routing_histogram_backward(places, in, out);
-  }
+  check_memory(call, [&](const auto& places) { place_hard_routing_histogram_backward(places, in, out); });
   const device_scratch memory(call, exec, hard_routing_histogram_backward_workspace_bytes(in, out));
   carver carve = memory.carve();
   const hard_histogram_backward<W, I> mine(carve, in, out);

@@ -152,10 +152,7 @@ void top_k_into(const cuda_executor& exec, const top_k_inputs<T, V>& in, const t
   const index_t tokens = in.scores.rows(), experts = in.scores.columns();
   const index_t k = out.indices.given() ? out.indices.columns() : out.weights.columns();
   const device_call call(function, exec.stream());
-  if constexpr (checks_data) {
-    const device_memory_checks places(call);
-    place_top_k(places, in, out);
-  }
+  check_memory(call, [&](const auto& places) { place_top_k(places, in, out); });
   top_k_on_device<T, V, I> given{in, out, options, 1, k};
   if (k > most_in_list<arithmetic_t<T>> || experts > most_experts_in_list<T>)
     return call.launch(top_k_by_rounds<T, V, I>, (tokens + block_warps - 1) / block_warps, block_threads, 0, given);
@@ -248,10 +245,7 @@ void top_k_backward_into(const cuda_executor& exec, const top_k_backward_inputs<
   const index_t at_once = block_threads / lanes;
   const bool aligned = rows_are_aligned(out.grad_values) && experts % packet_width<G> == 0;
   const device_call call(function, exec.stream());
-  if constexpr (checks_data) {
-    const device_memory_checks places(call);
-    place_top_k_backward(places, in, out);
-  }
+  check_memory(call, [&](const auto& places) { place_top_k_backward(places, in, out); });
   call.launch(top_k_backward_rows<V, I, G>, (tokens + at_once - 1) / at_once, block_threads, 0, in, out, options, lanes, aligned);
 }
 
