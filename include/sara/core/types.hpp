@@ -84,7 +84,8 @@ SARA_INLINE std::uint16_t fp16_of_float(float x) {
   return static_cast<std::uint16_t>(sign | ((mantissa + (1u << (shift - 1)) - 1 + ((mantissa >> shift) & 1u)) >> shift));
 }
 
-// One value from storage to arithmetic and back; the scalar twin of the kernels' loads and stores.
+// One value from storage to arithmetic and back; the scalar twin of the kernels' loads and stores. By std::memcpy, since GCC 12 dies at -O3
+// of a __builtin_bit_cast here.
 template <class T> SARA_INLINE arithmetic_t<T> load_value(const T& x) {
   if constexpr (storage_trait<T>::format == storage_format::native) {
     return x;

@@ -108,16 +108,26 @@ template <int fixed> class row_group {
 
 // ---- rows
 
-// One value to arithmetic, read as a whole: nvcc makes a std::memcpy of 2 bytes into 2 loads.
+// One value from storage to arithmetic and back: load_value and store_value, which copy bytes, in one access each. Of a std::memcpy of 2
+// bytes nvcc makes 2.
 template <class T> __device__ __forceinline__ arithmetic_t<T> widen_one(const T& x) {
-  const T held = x;
-  if constexpr (storage_trait<T>::format == storage_format::fp16) {
-    std::uint16_t bits;
-    std::memcpy(&bits, &held, sizeof bits);
-    return widen_fp16(bits);
-  } else {
-    return load_value(held);
+#if defined(__CUDA_ARCH__)
+  if constexpr (storage_trait<T>::format != storage_format::native) {
+    std::uint16_t bits = __builtin_bit_cast(std::uint16_t, x);   // not const: nvcc 13 then fails
+    return storage_trait<T>::format == storage_format::bf16 ? float_of_bf16(bits) : widen_fp16(bits);
   }
+#endif
+  return load_value(x);
+}
+template <class T> __device__ __forceinline__ void narrow_one(T& to, arithmetic_t<T> x) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (storage_trait<T>::format != storage_format::native) {
+    std::uint16_t bits = storage_trait<T>::format == storage_format::bf16 ? bf16_of_float(x) : narrow_fp16(x);
+    to = __builtin_bit_cast(T, bits);
+    return;
+  }
+#endif
+  store_value(to, x);
 }
 
 // What a lane holds of a row of logits, as it was read.
@@ -176,7 +186,7 @@ template <class T, class Form> class row_storage {
     } else {
       separate all;
 #pragma unroll
-      for (int i = 0; i < width; ++i) store_value(all.value[i], x);
+      for (int i = 0; i < width; ++i) narrow_one(all.value[i], x);
       return all;
     }
   }
@@ -235,7 +245,7 @@ __device__ __forceinline__ void store_row(const arithmetic_t<G> (&values)[Form::
     } else {
 #pragma unroll
       for (int i = 0; i < width; ++i)
-        if (e + i < static_cast<int>(columns)) store_value(row[e + i], values[at + i]);
+        if (e + i < static_cast<int>(columns)) narrow_one(row[e + i], values[at + i]);
     }
   });
 }

@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(block_threads)
     const A times = A(1) / of_row.sum;
     P* const to = out.probs.row(t);   // may be `row`
     for (index_t e = g.lane; e < experts; e += warp_lanes)
-      store_value(to[e], math::exp_scaled(lane<A>{widen_one(row[e])}, of_row.peak).v * times);
+      narrow_one(to[e], math::exp_scaled(lane<A>{widen_one(row[e])}, of_row.peak).v * times);
   }
   if (out.log_sum_exp.data() && g.lane == 0) out.log_sum_exp[t] = static_cast<A>(of_row.peak.log_sum_exp(of_row.sum));
 }
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(block_threads)
   if (in.grad_log_sum_exp.data()) less -= in.grad_log_sum_exp[t];
   for (index_t e = g.lane; e < experts; e += warp_lanes) {
     const A value = widen_one(probs[e]) * ((grad ? widen_one(grad[e]) : A(0)) - less) * static_cast<A>(options.scale);
-    store_value(to[e], options.mode == gradient_mode::accumulate ? widen_one(to[e]) + value : value);
+    narrow_one(to[e], options.mode == gradient_mode::accumulate ? widen_one(to[e]) + value : value);
   }
 }
 

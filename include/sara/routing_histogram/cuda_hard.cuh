@@ -300,9 +300,9 @@ __device__ void differentiate_run(const chosen_experts<W, I>& batch, index_t l, 
     W& to = gradient.row(row)[walk.column];
     if (expert >= 0 && expert < batch.experts) {
       const A g = static_cast<A>(coefficient * static_cast<double>(weight) * static_cast<double>(slopes[expert]));
-      store_value(to, adds ? widen_one(to) + g : g);
+      narrow_one(to, adds ? widen_one(to) + g : g);
     } else if (!adds) {
-      store_value(to, A(0));   // not routed, or not counted
+      narrow_one(to, A(0));   // not routed, or not counted
     }
   }
 }

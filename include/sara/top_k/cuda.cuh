@@ -154,7 +154,8 @@ void top_k_into(const cuda_executor& exec, const top_k_inputs<T, V>& in, const t
   const device_call call(function, exec.stream());
   check_memory(call, [&](const auto& places) { place_top_k(places, in, out); });
   top_k_on_device<T, V, I> given{in, out, options, 1, k};
-  if (k > most_in_list<arithmetic_t<T>> || experts > most_experts_in_list<T>)
+  constexpr int most = most_in_list<arithmetic_t<T>>;
+  if (k > most || experts > most_experts_in_list<T>)
     return call.launch(top_k_by_rounds<T, V, I>, (tokens + block_warps - 1) / block_warps, block_threads, 0, given);
 
   while (given.lanes < warp_lanes && given.lanes * 32 < experts) given.lanes *= 2;
@@ -168,7 +169,7 @@ void top_k_into(const cuda_executor& exec, const top_k_inputs<T, V>& in, const t
   };
   if (k <= 4) return launch(constant<4>{});
   if (k <= 8) return launch(constant<8>{});
-  if constexpr (most_in_list < arithmetic_t < T >>> 8) {
+  if constexpr (most > 8) {
     if (k <= 16) return launch(constant<16>{});
     launch(constant<32>{});
   }
@@ -206,7 +207,7 @@ __global__ void __launch_bounds__(block_threads)
     if (aligned) {
       for (index_t e = g.lane * packet_width<G>; e < experts; e += lanes * packet_width<G>) store_packet(to + e, packet{});
     } else {
-      for (index_t e = g.lane; e < experts; e += lanes) store_value(to[e], A(0));
+      for (index_t e = g.lane; e < experts; e += lanes) narrow_one(to[e], A(0));
     }
   }
   __syncwarp();   // the zeros of all lanes are there
@@ -225,7 +226,7 @@ __global__ void __launch_bounds__(block_threads)
         is_first = is_first && j >= i;
         gradient += slot_gradient(j);
       }
-    if (is_first) store_value(to[e], load_value(to[e]) + gradient);
+    if (is_first) narrow_one(to[e], widen_one(to[e]) + gradient);
   }
 }
 
