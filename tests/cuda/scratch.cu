@@ -33,6 +33,25 @@ TEST_CASE("the workspace is below 1 % of the logits from 200,000 rows on, at a m
     }
 }
 
+TEST_CASE("the workspace does not depend on where the layers lie", "[cuda]") {
+  constexpr sara::index_t layers = 5, tokens = 64, experts = 16;
+  float* const somewhere = nullptr;
+  const auto bytes = [&](const sara::layers_view<float>& logits) {
+    const sara::js_routing_inputs<float> in{.logits = logits,
+                                            .sequences = sara::sequences_view::uniform(2, tokens / 2),
+                                            .anchors = sara::layers_view<const float>(somewhere, layers, 2, experts)};
+    return sara::js_routing_workspace_bytes(in, sara::js_routing_outputs<float>{.grad_logits = logits});
+  };
+  std::vector<sara::matrix_view<float>> regular, irregular;
+  for (sara::index_t l = 0; l < layers; ++l) {
+    regular.emplace_back(somewhere + l * tokens * experts, tokens, experts);
+    irregular.emplace_back(somewhere + l * l * tokens * experts, tokens, experts);
+  }
+  const std::size_t block = bytes(sara::layers_view(somewhere, layers, tokens, experts));
+  CHECK(bytes(regular) == block);
+  CHECK(bytes(irregular) == block);
+}
+
 TEST_CASE("a workspace that is too small is refused, and nothing is written", "[cuda]") {
   const stream on;
   batch b(21);

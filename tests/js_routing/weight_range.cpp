@@ -24,6 +24,21 @@ TEST_CASE("token weights near the ends of float's range give the same loss and g
   });
 }
 
+TEST_CASE("token weights that are denormal numbers give the same loss and gradient", "[scale]") {
+  auto in = oracle::rounded_to<float>(oracle::plain_problem(7, 2, 3, 70, 24));
+  in.token_weights.assign(in.tokens, 1);
+  oracle::for_each_executor([&](const auto& exec, const char* name) {
+    INFO(name);
+    const auto plain = oracle::evaluate<float>(exec, in);
+    auto scaled = in;
+    for (double& w : scaled.token_weights) w = std::ldexp(w, -140);
+    const auto got = oracle::evaluate<float>(exec, scaled);
+    CHECK(oracle::relative_error(std::vector{got.loss}, std::vector{plain.loss}) <= 1e-7);
+    CHECK(oracle::relative_error(got.histograms, plain.histograms) <= 1e-7);
+    CHECK(oracle::relative_error(got.grad, plain.grad) <= 2e-7);
+  });
+}
+
 TEST_CASE("a small scale and a small weight keep their digits at any height of the logits", "[scale][precision]") {
   for (const double height : {-8.0, -3.0, 3.0, 15.5, 25.0}) {
     auto in = oracle::rounded_to<float>(oracle::plain_problem(11, 1, 2, 40, 24));

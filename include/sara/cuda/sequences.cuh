@@ -6,6 +6,7 @@
 
 #include <cub/block/block_reduce.cuh>
 #include <cub/block/block_scan.cuh>
+#include <limits>
 
 #include "../core/sequences.hpp"
 #include "executor.cuh"
@@ -95,16 +96,17 @@ class layer_tables {
  public:
   explicit layer_tables(carver& memory) : memory_(memory) {}
 
-  // What kernels read of v; the table of a list is written by the next `write`.
+  // What kernels read of v; the table of a list is written by the next `write`. Every argument has room for one, whether or not its
+  // layers lie some stride apart: how much a call takes is to follow from shapes, and not from where its arguments lie.
   template <class T> device_layers<T> take(const layers_view<T>& v) {
     if (!v.layers()) return {};
+    layer_place* const table = memory_.take<layer_place>(v.layers());
     const matrix_view<T> first = v[0];
     index_t stride = v.layers() > 1 ? v[1].data() - first.data() : 0;
     bool regular = true;
     for (index_t l = 1; v.is_list() && l < v.layers(); ++l)
       regular = regular && v[l].row_stride() == first.row_stride() && v[l].data() == first.data() + l * stride;
     if (regular) return {first.data(), first.row_stride(), stride, nullptr};
-    layer_place* const table = memory_.take<layer_place>(v.layers());
     return {nullptr, 0, 0, table};
   }
 
@@ -232,7 +234,9 @@ __global__ void __launch_bounds__(block_threads) sum_token_weights(const __grid_
   if (s < count && thread % lanes == 0) {
     device_sequence& mine = p.plan[s];
     mine.mass = mass;
-    const int exponent = mass > 0 && mass < HUGE_VAL ? ilogb(mass / static_cast<double>(mine.end - mine.begin)) : 0;
+    constexpr int most = std::numeric_limits<A>::max_exponent - 2;   // what A holds, and its inverse: weights may be denormal
+    const int found = mass > 0 && mass < HUGE_VAL ? ilogb(mass / static_cast<double>(mine.end - mine.begin)) : 0;
+    const int exponent = found < -most ? -most : found > most ? most : found;
     if (exponent < -16 || exponent > 16) mine.weight_scale = ldexp(1.0, -exponent);   // most weights are near 1 as they are
     mine.weight = p.weigh(s, mass);
   }
