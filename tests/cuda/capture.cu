@@ -118,6 +118,7 @@ TEST_CASE("every piece may be captured", "[cuda]") {
   const graph replayed(on, all);
   for (const auto* v : {&probs, &weights, &grad_weights, &grad_probs, &grad_logits, &soft, &hard, &slopes, &divergence})
     require_success(cudaMemset(v->data(), 0xff, v->size() * sizeof(float)));
+  require_success(cudaDeviceSynchronize());
   replayed.replay();
   on.wait();
   CHECK(oracle::same_bits(grad_logits.get(), want));

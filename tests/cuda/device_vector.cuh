@@ -30,7 +30,10 @@ template <class T> class device_vector {
 
   T* data() const { return data_; }
   std::size_t size() const { return size_; }
-  void set(const std::vector<T>& from) { require_success(cudaMemcpy(data_, from.data(), size_ * sizeof(T), cudaMemcpyHostToDevice)); }
+  void set(const std::vector<T>& from) {
+    require_success(cudaMemcpy(data_, from.data(), size_ * sizeof(T), cudaMemcpyHostToDevice));
+    require_success(cudaDeviceSynchronize());   // a stream that does not wait for the default one may read it next
+  }
   std::vector<T> get() const {
     std::vector<T> to(size_);
     require_success(cudaMemcpy(to.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost));

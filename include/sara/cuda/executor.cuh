@@ -17,6 +17,9 @@ namespace sara {
 //   sara::cuda_executor gpu{stream, sara::workspace{memory, bytes}};   of at least the `*_workspace_bytes` of the call
 //   sara::cuda_executor gpu{stream};                                   cudaMallocAsync from the device's pool, in stream order
 //
+// A pool gives its memory back whenever the program waits for the device, unless its cudaMemPoolAttrReleaseThreshold is raised: raise it,
+// or lend a workspace, where every step waits.
+//
 // A cudaStream_t that is null (PyTorch's default stream) is legal and means the current device; nobody gets it by saying nothing.
 class cuda_executor {
  public:

@@ -65,6 +65,11 @@ inline bool is_of_earlier_work(cudaError_t code) {
     case cudaErrorHardwareStackError:
     case cudaErrorAssert:
     case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorContained:
+    case cudaErrorTensorMemoryLeak:
+    case cudaErrorMpsClientTerminated:
+    case cudaErrorExternalDevice:
       return true;
     default:
       return false;
@@ -78,6 +83,7 @@ inline bool is_of_earlier_work(cudaError_t code) {
     message << "the device reports an error of work launched before";
   else
     message << step << " failed";
+  static_cast<void>(cudaGetLastError());   // told here: a caller's next check is not to find it again
   message << ": " << cudaGetErrorName(code) << " (" << cudaGetErrorString(code) << ")";
 #if defined(__cpp_exceptions)
   throw cuda_error(code, message.text());

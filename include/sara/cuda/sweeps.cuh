@@ -136,7 +136,7 @@ template <class A, int per_lane, int lanes> __device__ __forceinline__ void sum_
 
 // Sets a row to 0, by a warp.
 template <class G> __device__ __forceinline__ void set_to_zero(G* row, index_t columns) {
-  for (index_t e = static_cast<int>(threadIdx.x) % warp_lanes; e < columns; e += warp_lanes) store_value(row[e], arithmetic_t<G>(0));
+  for (index_t e = static_cast<int>(threadIdx.x) % warp_lanes; e < columns; e += warp_lanes) narrow_one(row[e], arithmetic_t<G>(0));
 }
 
 // How the sweeps take a run: `sum` to a slot, `differentiate` to the gradient's rows.
@@ -144,7 +144,7 @@ template <class G> __device__ __forceinline__ void set_to_zero(G* row, index_t c
 // With rows in registers: up to 1024 columns.
 template <class Form> struct rows_in_registers {
   static constexpr int per_lane = Form::per_lane, n = Form::rows_in_flight;
-  static constexpr int blocks_a_multiprocessor = per_lane == 32 ? 1 : 2;   // as registers allow
+  template <class T> static constexpr int blocks_a_multiprocessor() { return per_lane == 32 || sizeof(T) == 8 ? 1 : 2; }   // as registers allow
 
   template <class T> __device__ static void sum(const tile_sweeps<T>& sweep, const tile_run& run, arithmetic_t<T>* slot) {
     using A = arithmetic_t<T>;
@@ -217,7 +217,7 @@ template <class Form> struct rows_in_registers {
 
 // With rows read again and again from memory, a warp a row: any number of columns.
 struct rows_from_memory {
-  static constexpr int blocks_a_multiprocessor = 3;
+  template <class> static constexpr int blocks_a_multiprocessor() { return 3; }
 
   template <class T> __device__ static void sum(const tile_sweeps<T>& sweep, const tile_run& run, arithmetic_t<T>* slot) {
     using A = arithmetic_t<T>;
@@ -277,7 +277,7 @@ struct rows_from_memory {
       const A share = inverse(of_row.sum), mean = static_cast<A>(g.sum(dot)) * share, factor = weight * of_weight * times * share;
       for (index_t e = g.lane; e < sweep.columns; e += warp_lanes) {
         const A value = math::exp_scaled(lane<A>{widen_one(z[e])}, of_row.peak).v * factor * (slopes[e] - mean);
-        store_value(to[e], adds ? widen_one(to[e]) + value : value);
+        narrow_one(to[e], adds ? widen_one(to[e]) + value : value);
       }
     }
   }
@@ -339,7 +339,7 @@ template <class T, class Step> __device__ __noinline__ void finish(const tile_sw
 
 // The first sweep and the step.
 template <class Rows, class T, class Step>
-__global__ void __launch_bounds__(block_threads, Rows::blocks_a_multiprocessor)
+__global__ void __launch_bounds__(block_threads, Rows::template blocks_a_multiprocessor<T>())
     sum_softmax(const __grid_constant__ tile_sweeps<T> sweep, const __grid_constant__ Step step) {
   const index_t blocks = sweep.layers * sweep.tiles;
   if (static_cast<index_t>(blockIdx.x) < blocks) {
@@ -375,7 +375,7 @@ __global__ void __launch_bounds__(block_threads)
 
 // The second sweep.
 template <class Rows, class T, class G, class Step>
-__global__ void __launch_bounds__(block_threads, Rows::blocks_a_multiprocessor)
+__global__ void __launch_bounds__(block_threads, Rows::template blocks_a_multiprocessor<T>())
     differentiate_softmax(const __grid_constant__ tile_sweeps<T> sweep, const __grid_constant__ device_layers<G> gradient, bool adds,
                           const __grid_constant__ Step step) {
   const tile_place at(sweep, gridDim.x - 1 - blockIdx.x);

@@ -153,8 +153,8 @@ void routing_histogram_backward_into(const cuda_executor& exec, const routing_hi
   const device_call call(function, exec.stream());
   const bool adds = options.mode == gradient_mode::accumulate;
   check_memory(call, [&](const auto& places) { place_routing_histogram_backward(places, in, out, options); });
-  const device_scratch memory(call, exec, routing_histogram_backward_workspace_bytes(in, out, options));
   if (!out.grad_logits.given() || (adds && options.scale == 0)) return;
+  const device_scratch memory(call, exec, routing_histogram_backward_workspace_bytes(in, out, options));
   carver carve = memory.carve();
   const routing_histogram_backward<T, G> mine(carve, in, out, options);
   mine.tables.write(call, in.logits, mine.sweep.logits);

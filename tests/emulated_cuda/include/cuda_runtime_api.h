@@ -31,6 +31,8 @@
   X(ErrorInvalidKernelImage, 200, "device kernel image is invalid") \
   X(ErrorNoKernelImageForDevice, 209, "no kernel image is available for execution on the device") \
   X(ErrorECCUncorrectable, 214, "uncorrectable ECC error encountered") \
+  X(ErrorNvlinkUncorrectable, 220, "uncorrectable NVLink error detected during the execution") \
+  X(ErrorContained, 226, "Invalid access of peer GPU memory over nvlink or a hardware error") \
   X(ErrorInvalidResourceHandle, 400, "invalid resource handle") \
   X(ErrorIllegalState, 401, "the operation cannot be performed in the present state") \
   X(ErrorNotReady, 600, "device not ready") \
@@ -44,14 +46,17 @@
   X(ErrorInvalidAddressSpace, 717, "operation not supported on global/shared address space") \
   X(ErrorInvalidPc, 718, "invalid program counter") \
   X(ErrorLaunchFailure, 719, "unspecified launch failure") \
+  X(ErrorTensorMemoryLeak, 721, "tensor memory not completely freed") \
   X(ErrorNotPermitted, 800, "operation not permitted") \
   X(ErrorNotSupported, 801, "operation not supported") \
+  X(ErrorMpsClientTerminated, 810, "the client was terminated by the MPS server") \
   X(ErrorStreamCaptureUnsupported, 900, "operation not permitted when stream is capturing") \
   X(ErrorStreamCaptureInvalidated, 901, "operation failed due to a previous error during capture") \
   X(ErrorStreamCaptureUnmatched, 903, "capture was not ended in the same stream as it began") \
   X(ErrorStreamCaptureIsolation, 905, "dependency created on uncaptured work in another stream") \
   X(ErrorStreamCaptureImplicit, 906, "operation would make the legacy stream depend on a capturing blocking stream") \
   X(ErrorCapturedEvent, 907, "operation not permitted on an event last recorded in a capturing stream") \
+  X(ErrorExternalDevice, 911, "an async error has occurred in external entity outside of CUDA") \
   X(ErrorInvalidClusterSize, 912, "a kernel launch error has occurred due to cluster misconfiguration") \
   X(ErrorUnknown, 999, "unknown error")
 #define X(name, number, text) cuda##name = number,
