@@ -10,15 +10,17 @@ Builds what needs a GPU, runs the tests labelled `gpu`, compute-sanitizer's four
 (13.0 or newer), CMake 3.25 and a C++20 compiler; nothing is installed. What Catch2, Eigen or Google Benchmark are missed for is left
 out and said; CMAKE_PREFIX_PATH is passed on, and may name a folder that `--pack` filled on another machine.
 
-usage: bash tests/gpu.sh [--only PARTS] [--output DIR] [--jobs N] [--arch N] [--build DIR] [--quick]
+usage: bash tests/gpu.sh [--only PARTS] [--output DIR] [--jobs N] [--arch N] [--build DIR] [--quick] [--fast-math]
        bash tests/gpu.sh --pack DIR
 
   --only PARTS    of build, tests, sanitize and benchmarks, with commas (default: all); each takes less than ten minutes on 16 processors
-  --output DIR    where to write TESTS.md, RESULTS.md and results.json, and the logs of what failed (default: benchmarks/cuda)
+  --output DIR    where to write TESTS.md, RESULTS.md and results.json, and the logs of what failed (default: benchmarks/cuda;
+                  with --fast-math: the build's folder)
   --jobs N        so many compilers, or sanitized programs, at a time (default: as many as there are processors)
   --arch N        compute capability without its point, as 90 (default: this machine's GPU's; 90 to build without one)
   --build DIR     where to build (default: build/gpu)
-  --quick         short benchmarks
+  --quick         short benchmarks, written to the build's folder
+  --fast-math     builds with nvcc's --use_fast_math in build/gpu-fast-math, and runs the tests of accuracy alone, which must pass there too
   --pack DIR      copies this machine's Debian packages catch2, libeigen3-dev and libbenchmark-dev to DIR, to be carried to a machine without them
   --help          this text
 
@@ -31,11 +33,12 @@ refuse() {
 }
 say() { echo "tests/gpu.sh: $*"; }
 
-only=build,tests,sanitize,benchmarks output=benchmarks/cuda jobs=$(nproc) architecture='' build=build/gpu quick=() pack=''
+only='' output='' jobs=$(nproc) architecture='' build='' quick=() pack='' fast_math=''
 while (($#)); do
   case $1 in
     --help) usage; exit 0 ;;
     --quick) quick=(--quick); shift ;;
+    --fast-math) fast_math=yes; shift ;;
     --only | --output | --jobs | --arch | --build | --pack)
       [[ -n ${2:-} ]] || refuse "$1 needs a value"
       case $1 in
@@ -52,6 +55,9 @@ while (($#)); do
 done
 [[ $jobs =~ ^[1-9][0-9]*$ ]] || refuse "--jobs must be a whole number of at least 1, but is '$jobs'"
 [[ -z $architecture || $architecture =~ ^[1-9][0-9]+a?$ ]] || refuse "--arch must be a compute capability as 90, but is '$architecture'"
+[[ -n $only ]] || only=$([[ -n $fast_math ]] && echo build,tests || echo build,tests,sanitize,benchmarks)
+[[ -n $build ]] || build=build/gpu${fast_math:+-fast-math}
+results=${output:-$([[ -n $fast_math ]] && echo "$build" || echo benchmarks/cuda)}   # of the tests
 IFS=, read -r -a parts <<<"$only"
 for part in "${parts[@]}"; do
   [[ $part == @(build|tests|sanitize|benchmarks) ]] || refuse "--only knows build, tests, sanitize and benchmarks, but not '$part'"
@@ -102,7 +108,7 @@ fi
 
 failed=()
 log=$build/logs
-mkdir -p "$log" "$output"
+mkdir -p "$log" "$results"
 record() {   # NAME command...: output also to a log
   local name=$1
   shift
@@ -140,7 +146,7 @@ build_all() {
   has_header benchmark/benchmark.h || say "the benchmarks are left out but for the laboratory: missing, as Debian calls it: libbenchmark-dev"
   command -v ninja >/dev/null && generator=(-G Ninja)
   configure() {
-    cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O2 -DSARA_CUDA=ON -DSARA_BUILD_TESTS=$tests \
+    cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O2 -DCMAKE_CUDA_FLAGS=${fast_math:+--use_fast_math} -DSARA_CUDA=ON -DSARA_BUILD_TESTS=$tests \
       -DSARA_BUILD_BENCHMARKS=ON -DSARA_BUILD_EXAMPLES=OFF -DSARA_INSTALL=OFF -DCMAKE_CUDA_COMPILER="$nvcc" \
       -DCUDAToolkit_ROOT="$(dirname "$(dirname "$(readlink -f "$nvcc")")")" -DCMAKE_CUDA_ARCHITECTURES="$architecture-real" \
       -DSARA_TEST_CUDA_ARCHITECTURES="$architecture-real" -DSARA_BENCHMARK_CUDA_ARCHITECTURES="$architecture-real"
@@ -164,13 +170,17 @@ fi
 # ---- tests, sanitized or not: rows of tables, kept until TESTS.md is written
 
 run_tests() {
-  local seconds=$SECONDS rows=$build/tests.rows ended=0
+  local seconds=$SECONDS rows=$build/tests.rows ended=0 ran=$log/ctest.log
   echo "Run on $(date -u +%Y-%m-%d), for compute capability $architecture." >"$rows"
   printf '\n| test | outcome | seconds |\n| --- | --- | --: |\n' >>"$rows"
   if [[ -f $build/CTestTestfile.cmake ]]; then
-    (cd "$build" && ctest -L '^gpu$' --output-on-failure --timeout 500 --parallel 4 --no-tests=error) || ended=$?
-    sed -n 's/^ *[0-9]*\/[0-9]* Test *#[0-9]*: \([^ ]*\) [.]*\( *\|[*]*\)\(.*[^ ]\)  *\([0-9.]*\) sec.*/| \1 | \3 | \4 |/p' "$log/tests.log" |
-      sed 's/| \(Failed\|Not Run\|Timeout\|Exception[^|]*\) |/| **\1** |/' >>"$rows"
+    ctest --test-dir "$build" -L '^gpu$' --output-on-failure --output-log "$ran" --timeout 500 --parallel 4 --no-tests=error || ended=$?
+    sed -n 's/^ *[0-9]*\/[0-9]* Test *#[0-9]*: \([^ ]*\) [.]* *[*]* *\([^* ].*[^ ]\)  *\([0-9.]*\) sec.*/| \1 | \2 | \3 |/p' "$ran" |
+      sed '/| Passed |/!s/| \([^|]*\) | \([^|]*\) |$/| **\1** | \2 |/' >>"$rows"
+    if grep -q '[*]Skipped' "$ran"; then   # a GPU is here
+      say "tests were skipped although nvidia-smi shows a GPU: is its driver older than the CUDA toolkit needs?" >&2
+      ended=1
+    fi
   else
     timeout 300 "$build/contract_stream" || ended=$?
     echo "| contract.stream | $( ((ended == 0)) && echo Passed || echo "**ended with $ended**") | $((SECONDS - seconds)) |" >>"$rows"
@@ -239,24 +249,24 @@ if wants tests || wants sanitize; then
       printf '\n## %s\n\n' "$([[ $part == tests ]] && echo 'The tests labelled gpu' || echo compute-sanitizer)"
       cat "$build/$part.rows"
     done
-  } >"$output/TESTS.md"
-  say "wrote $output/TESTS.md"
+  } >"$results/TESTS.md"
+  say "wrote $results/TESTS.md"
 fi
 
 # ---- benchmarks
 
 if wants benchmarks; then
-  record benchmarks bash benchmarks/cuda/run.sh --build "$build" --output "$output" "${quick[@]}" || true
+  record benchmarks bash benchmarks/cuda/run.sh --build "$build" ${output:+--output "$output"} "${quick[@]}" || true
 fi
 
 if ((${#failed[@]})); then
-  for part in "${failed[@]}"; do [[ ! -s $log/$part.log ]] || cp "$log/$part.log" "$output/$part.log"; done
+  for part in "${failed[@]}"; do [[ ! -s $log/$part.log ]] || cp "$log/$part.log" "$results/$part.log"; done
   if [[ " ${failed[*]} " == *' sanitize '* ]]; then
     grep -l '[*][*]' "$log"/*.row 2>/dev/null | while IFS= read -r row; do
       echo "== $(basename "${row%.row}")"
       tail -n 200 "${row%.row}.log"
-    done >"$output/sanitize.log"
+    done >"$results/sanitize.log"
   fi
-  say "failed: ${failed[*]} (logs in '$output' and '$log')" >&2
+  say "failed: ${failed[*]} (logs in '$results' and '$log')" >&2
   exit 1
 fi

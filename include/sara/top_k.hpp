@@ -1,10 +1,11 @@
 // The experts of each token: the k largest scores of a row, best first, and the backward of their weights.
 //
-//   sara::top_k_into(exec, {.scores, .values}, {.indices, .weights}, {.renormalize, .scale});
+//   sara::top_k_into(exec, {.scores, .values}, {.indices, .weights}, {.softmax, .renormalize, .scale});
 //   sara::top_k_backward_into(exec, {.indices, .grad_weights, .values}, {.grad_values}, {.renormalize, .scale, .mode});
 //
 // `scores` decide who is chosen: raw logits, or sigmoid scores plus a selection bias. The weights are gathered from `values` (the
-// probabilities, the unbiased scores), or from the scores where no values are given:
+// probabilities, the unbiased scores), or from the scores where no values are given, or (softmax) from the softmax of the scores over all
+// experts, which is not written:
 //
 //   w_i = scale v_i                    or, with renormalize,   w_i = scale v_i / S,  S = sum of the chosen v      (S = 0: 0)
 //   grad_v_i = scale g_i               or                      scale (g_i - sum_j g_j v_j / S) / S                off the chosen: 0
@@ -19,7 +20,8 @@
 // over a row through sorting networks; a row whose chosen scores differ by less than some 2^-11 of themselves takes what all others
 // take: a tournament, of k log2(experts) steps after its first pass.
 // Backward: k^2 comparisons a token, to find experts listed twice.
-// Scratch: the tournaments of four rows a worker (top_k_workspace_bytes); the backward takes none.
+// Scratch: the tournaments of four rows a worker (top_k_workspace_bytes); the backward takes none. On a GPU neither does.
+// On a GPU: up to k = 32 (double: 8) one pass through lists in registers, beyond that k passes over a row.
 // Errors: sara::invalid_argument names the argument; nothing has been written then.
 #pragma once
 

@@ -34,7 +34,7 @@ template <class R> double largest(const std::vector<R>& v) {
 }
 
 // The largest |got - want| - allowance over the largest |want|. Infinite where sizes differ, where one side is NaN or infinite and
-// the other is not the same, and where nothing but zeros is wanted and something else is there.
+// the other is not the same, and where nothing but zeros is wanted and something else, beyond the allowance, is there.
 template <class G, class W> double relative_error(const std::vector<G>& got, const std::vector<W>& want, double allowance = 0) {
   constexpr double infinity = std::numeric_limits<double>::infinity();
   if (got.size() != want.size()) return infinity;
@@ -44,6 +44,7 @@ template <class G, class W> double relative_error(const std::vector<G>& got, con
     const double g = as_double(got[i]), w = static_cast<double>(want[i]);
     if (std::isnan(w) ? std::isnan(g) : g == w) continue;
     const double difference = std::abs(g - w);
+    if (difference <= allowance) continue;
     if (size == 0 || !std::isfinite(difference)) return infinity;
     worst = std::max(worst, (difference - allowance) / size);
   }
