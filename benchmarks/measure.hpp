@@ -1,13 +1,10 @@
-// How a benchmark is registered, checked and timed, and how its figures are printed.
-//
-// Every program takes Google Benchmark's own flags, and `--markdown` for a table of medians instead of its console output.
+// How a benchmark is registered, checked and timed. Every program takes Google Benchmark's own flags.
 #pragma once
 
 #include <benchmark/benchmark.h>
 #include <sara/cpu/executor.hpp>
 
 #include <cstdio>
-#include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
@@ -107,68 +104,11 @@ inline void add_copies(const std::vector<std::size_t>& footprints) {
       }
 }
 
-// One row a benchmark, in the order in which they were added: the median where there are repetitions.
-class markdown_reporter : public benchmark::BenchmarkReporter {
- public:
-  bool ReportContext(const Context&) override { return true; }
-
-  void ReportRuns(const std::vector<Run>& runs) override {
-    double spread = -1;   // of the repetitions, standard deviation by mean
-    for (const Run& run : runs)
-      if (run.run_type == Run::RT_Aggregate && run.aggregate_name == "cv")
-        spread = run.GetAdjustedRealTime() / benchmark::GetTimeUnitMultiplier(run.time_unit);   // a ratio, not a time
-    for (const Run& run : runs)
-      if (run.error_occurred || (run.run_type == Run::RT_Aggregate ? run.aggregate_name == "median" : run.repetitions <= 1))
-        rows_[run.family_index] = row(run, spread);
-  }
-
-  void Finalize() override {
-    std::puts("| benchmark | us | Gelem/s | GB/s | of copy | error | spread | also |\n| --- | --: | --: | --: | --: | --: | --: | --- |");
-    for (const auto& [index, text] : rows_) std::puts(text.c_str());
-  }
-
- private:
-  static std::string row(const Run& run, double spread) {
-    std::string name = run.run_name.str();
-    if (const auto at = name.rfind("/real_time"); at != std::string::npos) name.resize(at);
-    if (run.error_occurred) return "| " + name + " | " + run.error_message + " | | | | | | |";
-    const auto cell = [&](const char* key, double factor, const char* format) {
-      const auto found = run.counters.find(key);
-      return " " + (found == run.counters.end() ? std::string() : number(format, factor * found->second.value)) + " |";
-    };
-    std::string text = "| " + name + " | " + number("%.2f", run.GetAdjustedRealTime()) + " |" + cell("elements/s", 1e-9, "%.3f") +
-                       cell("bytes/s", 1e-9, "%.1f") + cell("of copy", 100, "%.0f %%") + cell("error", 1, "%.1g") + " " +
-                       (spread < 0 ? "" : number("%.0f %%", 100 * spread)) + " | ";
-    std::string also;
-    for (const auto& [key, counter] : run.counters)
-      if (key != "elements/s" && key != "bytes/s" && key != "of copy" && key != "error")
-        also += (also.empty() ? "" : ", ") + key + " " + number("%.3g", counter.value);
-    return text + also + " |";
-  }
-  static std::string number(const char* format, double value) {
-    char text[40];
-    std::snprintf(text, sizeof text, format, value);
-    return text;
-  }
-
-  std::map<std::int64_t, std::string> rows_;
-};
-
 // What main does once the benchmarks are added: 0 if every result was right.
 inline int run(int argc, char** argv) {
-  bool markdown = false;
-  int kept = 1;
-  for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--markdown") == 0)
-      markdown = true;
-    else
-      argv[kept++] = argv[i];
-  }
-  benchmark::Initialize(&kept, argv);
-  if (benchmark::ReportUnrecognizedArguments(kept, argv)) return 1;
-  markdown_reporter table;
-  const std::size_t count = markdown ? benchmark::RunSpecifiedBenchmarks(&table) : benchmark::RunSpecifiedBenchmarks();
-  return count > 0 && all_right ? 0 : 1;
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  return benchmark::RunSpecifiedBenchmarks() > 0 && all_right ? 0 : 1;
 }
 
 }   // namespace benchmarks
