@@ -306,7 +306,7 @@ class race_day {
 int main(int argc, char** argv) {
   CLI::App app("Races this library against the others that were found when it was built.");
   int rounds = 60;
-  double seconds = 40;
+  double seconds = 20;
   bool is_quick = false;
   std::string json;
   std::vector<std::string> only;

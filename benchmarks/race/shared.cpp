@@ -1,4 +1,4 @@
-// This library, the oracle and the race's control for race/python.py, as C functions of a shared object. Two threads, fp32.
+// This library, the oracle and the race's control for race/python.py, as C functions of a shared object. All in fp32.
 #include <sara/gate_softmax.hpp>
 #include <sara/js_routing.hpp>
 #include <sara/top_k.hpp>
@@ -8,9 +8,20 @@
 
 namespace {
 
+// How many threads this library runs on: asked for once, before anything runs.
+int& threads() {
+  static int count = 2;
+  return count;
+}
+
 sara::cpu_executor executor() {
-  sara::cpu_executor exec{.threads = 2};
-  exec.pool = sara::parallel_for(benchmarks::two_threads());
+  sara::cpu_executor exec{.threads = threads()};
+  if (threads() == 2) {
+    exec.pool = sara::parallel_for(benchmarks::two_threads());   // the control's, so that no more threads are there than run
+  } else if (threads() > 2) {
+    static sara::thread_pool pool(threads());
+    exec.pool = sara::parallel_for(pool);
+  }
   return exec;
 }
 
@@ -19,10 +30,11 @@ sara::cpu_executor executor() {
 #define SARA_RACE_EXPORT extern "C" [[gnu::visibility("default")]]
 
 SARA_RACE_EXPORT const char* race_instruction_set() { return sara::name_of(sara::best_instruction_set()); }
+SARA_RACE_EXPORT void race_set_threads(int count) { threads() = count; }
 SARA_RACE_EXPORT double race_control() { return race::control(); }
 SARA_RACE_EXPORT void race_part_threads() { benchmarks::part_threads(); }
 SARA_RACE_EXPORT void race_let_caller_roam() { benchmarks::let_caller_roam(); }
-SARA_RACE_EXPORT double race_copy_bandwidth(std::size_t bytes) { return benchmarks::copy_bandwidth(bytes, 2); }
+SARA_RACE_EXPORT double race_copy_bandwidth(std::size_t bytes) { return benchmarks::copy_bandwidth(bytes, std::min(threads(), 2)); }
 
 // Of logits [layers, sequences, length, experts] and anchors [layers, sequences, experts].
 SARA_RACE_EXPORT void race_loss(const float* logits, const float* anchors, std::int64_t layers, std::int64_t sequences, std::int64_t length,
