@@ -9,13 +9,14 @@ usage() {
 Installs what is missing with the system's package manager (and says what), builds with -O2 and no other flag, runs the race against other
 libraries and every benchmark, and writes a page of tables, the figures, and all of it as JSON.
 
-usage: bash benchmarks/run.sh [--quick] [--with-python] [--output FILE] [--only PARTS] [--jobs N]
+usage: bash benchmarks/run.sh [--quick] [--with-python] [--output FILE] [--only PARTS] [--seconds N] [--jobs N]
 
   --quick         fewer and shorter measurements: about two minutes once built
   --with-python   also PyTorch 2, JAX and ONNX Runtime, installed from PyPI into build/benchmarks/python: several GB
   --output FILE   where to write the page; results.json and figures/ go beside it
                   (default: benchmarks/RESULTS.md; with --quick or --only: build/benchmarks/RESULTS.md)
   --only PARTS    of race and programs, with commas (default: all)
+  --seconds N     that a heat of the race may take, roughly (default: 20; with --quick: 3, from Python 6)
   --jobs N        so many compilers at a time (default: as many as there are processors)
   --help          this text
 
@@ -27,17 +28,18 @@ refuse() {
   exit 2
 }
 
-quick='' with_python='' output='' only=race,programs jobs=$(nproc)
+quick='' with_python='' output='' only=race,programs seconds='' jobs=$(nproc)
 while (($#)); do
   case $1 in
     --help) usage; exit 0 ;;
     --quick) quick=yes; shift ;;
     --with-python) with_python=yes; shift ;;
-    --output | --only | --jobs)
+    --output | --only | --seconds | --jobs)
       (($# > 1)) && [[ -n $2 ]] || refuse "$1 needs a value"
       case $1 in
         --output) output=$2 ;;
         --only) only=$2 ;;
+        --seconds) seconds=$2 ;;
         --jobs) jobs=$2 ;;
       esac
       shift 2 ;;
@@ -45,6 +47,7 @@ while (($#)); do
   esac
 done
 [[ $jobs =~ ^[1-9][0-9]*$ ]] || refuse "--jobs must be a whole number of at least 1, but is '$jobs'"
+[[ -z $seconds || $seconds =~ ^[1-9][0-9]*$ ]] || refuse "--seconds must be a whole number of at least 1, but is '$seconds'"
 IFS=, read -r -a wanted <<<"$only"
 for part in "${wanted[@]}"; do
   [[ $part == @(race|programs) ]] || refuse "--only knows race and programs, but not '$part'"
@@ -105,8 +108,8 @@ record() {   # NAME command...
 }
 
 if wants race; then
-  record race $build/benchmarks/benchmark_race --json "$parts/race.json" ${quick:+--quick}
-  [[ -z $with_python ]] || record python "$python" benchmarks/race/python.py --shared $build/benchmarks/libsara_race_shared.so --json "$parts/python.json" ${quick:+--quick}
+  record race $build/benchmarks/benchmark_race --json "$parts/race.json" ${quick:+--quick} ${seconds:+--seconds "$seconds"}
+  [[ -z $with_python ]] || record python "$python" benchmarks/race/python.py --shared $build/benchmarks/libsara_race_shared.so --json "$parts/python.json" ${quick:+--quick} ${seconds:+--seconds "$seconds"}
 fi
 
 if wants programs; then
