@@ -108,7 +108,7 @@ template <class Memory> class mirror {
     }
     memory_.wait();
     for (std::size_t i = 0; i < islands_.size(); ++i)
-      if (std::memcmp(inputs[i].data(), islands_[i].begin, inputs[i].size()) != 0) throw std::logic_error("the call wrote to an input");
+      if (!std::equal(inputs[i].begin(), inputs[i].end(), islands_[i].begin)) throw std::logic_error("the call wrote to an input");
   }
 
  private:
