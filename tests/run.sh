@@ -63,5 +63,5 @@ require_cmake
 cmake --preset "$build"
 # shellcheck disable=SC2086   # a list of names
 cmake --build --preset "$build" --parallel "$jobs" --target $targets
-ctest --preset "$preset" --tests-regex "$tests"
+ctest --preset "$preset" --tests-regex "$tests" --parallel "$jobs"
 [[ $build != coverage ]] || cmake --build --preset coverage --target coverage

@@ -12,7 +12,6 @@
 #include <sara/top_k.hpp>
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <vector>
