@@ -318,8 +318,8 @@ class Figures:
             if not points:
                 continue
             library = points[0][2]["library"]
-            style = LINES[styles.setdefault(library, -1) + 1 if library in styles else 0]
-            styles[library] += 1
+            style = LINES[styles.get(library, 0) % len(LINES)]
+            styles[library] = styles.get(library, 0) + 1
             axis.plot([p[0] for p in points], [p[1] for p in points], color=colour(library), linestyle=style, marker="o", markersize=3.5, label=f"{name}, {points[0][2]['threads']} thr.")
         axis.set_xscale("log")
         axis.set_yscale("log")

@@ -97,8 +97,9 @@ if [[ -n $with_python ]]; then
   done <benchmarks/race/requirements.txt
 fi
 
-parts=$(mktemp -d)
-trap 'rm -rf "$parts"' EXIT
+parts=$build/parts   # what is measured, kept for report.py to be called again
+rm -rf "$parts"
+mkdir -p "$parts"
 failed=()
 record() {   # NAME command...
   local name=$1
@@ -119,7 +120,7 @@ if wants programs; then
     measure=(--benchmark_min_time=0.1 --benchmark_repetitions=5 --benchmark_enable_random_interleaving=true --benchmark_report_aggregates_only=true)
   fi
   for name in js_routing gate_softmax top_k routing_histogram js_divergence; do
-    record "$name" $build/benchmarks/benchmark_"$name" "${measure[@]}" --benchmark_out="$parts/$name.json" --benchmark_out_format=json >/dev/null
+    record "$name" $build/benchmarks/benchmark_"$name" "${measure[@]}" --benchmark_out="$parts/$name.json" --benchmark_out_format=json
   done
 
   # The cost of the header: a translation unit that calls the fused loss, best of three.
