@@ -144,7 +144,9 @@ template <class G> __device__ __forceinline__ void set_to_zero(G* row, index_t c
 // With rows in registers: up to 1024 columns.
 template <class Form> struct rows_in_registers {
   static constexpr int per_lane = Form::per_lane, n = Form::rows_in_flight;
-  template <class T> static constexpr int blocks_a_multiprocessor() { return per_lane == 32 || sizeof(T) == 8 ? 1 : 2; }   // as registers allow
+  template <class T> static constexpr int blocks_a_multiprocessor() {
+    return per_lane == 32 || sizeof(T) == 8 ? 1 : 2;
+  }   // as registers allow
 
   template <class T> __device__ static void sum(const tile_sweeps<T>& sweep, const tile_run& run, arithmetic_t<T>* slot) {
     using A = arithmetic_t<T>;
