@@ -342,7 +342,10 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   return call(__func__, [&] { return wait(stream, true); });
 }
 cudaError_t cudaStreamGetDevice(cudaStream_t stream, int* device) {
-  return call(__func__, [&] { return resolve(stream) ? give(device, resolve(stream)->device) : cudaErrorInvalidResourceHandle; });
+  return call(__func__, [&] {
+    if (is_captured(stream)) return cudaErrorStreamCaptureUnsupported;   // as a driver of CUDA 13 was seen to say, on an H200
+    return resolve(stream) ? give(device, resolve(stream)->device) : cudaErrorInvalidResourceHandle;
+  });
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {

@@ -20,7 +20,8 @@ namespace sara {
 // A pool gives its memory back whenever the program waits for the device, unless its cudaMemPoolAttrReleaseThreshold is raised: raise it,
 // or lend a workspace, where every step waits.
 //
-// A cudaStream_t that is null (PyTorch's default stream) is legal and means the current device; nobody gets it by saying nothing.
+// A cudaStream_t that is null (PyTorch's default stream) is legal and means the current device; nobody gets it by saying nothing. Of any other
+// stream the device is made the current one for the call; while it captures a graph it is to be so already.
 class cuda_executor {
  public:
   static constexpr bool runs_on_host = false;

@@ -93,12 +93,13 @@ inline bool is_of_earlier_work(cudaError_t code) {
 #endif
 }
 
-// One call of the library: its name, its stream, and the stream's device as the current one until the call ends.
+// One call of the library: its name, its stream, and the stream's device as the current one until the call ends. A stream that captures a
+// graph cannot be asked for its device: that must then be the current one, or the first launch fails.
 class device_call {
  public:
   device_call(const char* function, cudaStream_t stream) : function_(function), stream_(stream) {
     check(cudaStreamIsCapturing(stream, &capture_), "asking the stream");
-    if (stream == nullptr || stream == cudaStreamLegacy || stream == cudaStreamPerThread) return;   // of the current device
+    if (captures() || stream == nullptr || stream == cudaStreamLegacy || stream == cudaStreamPerThread) return;   // of the current device
     int device = 0;
     check(cudaGetDevice(&before_), "asking for the current device");
     check(cudaStreamGetDevice(stream, &device), "asking for the stream's device");
