@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(threads, 3)
   const index_t left = b.length - begin;
   const int count = static_cast<int>(left < 0 ? 0 : left < rows_of_block ? left : rows_of_block);
 
-  sum_rows<T, exponential::polynomial>(
+  sum_rows<T, exponential::library>(
       here.thread, count, mine.of_groups,
       [&](int row, int lane) {
         part_of_row<T> part;
@@ -97,12 +97,12 @@ __global__ void __launch_bounds__(threads, 3)
   if (arrives_last(here.thread, m.arrivals, blocks, &mine.last) && here.thread < 32)
     write_loss(here.thread, m.divergences, b.units(), b.loss);
 
-  differentiate_rows<T, exponential::polynomial>(here.thread, count, mine.slopes, 1 / static_cast<float>(b.rows()),
-                                                 b.gradient + first * experts, [&](int row, int lane) {
-                                                   part_of_row<T> part;
-                                                   part.load(held + row * experts, lane);
-                                                   return part;
-                                                 });
+  differentiate_rows<T, exponential::library>(here.thread, count, mine.slopes, 1 / static_cast<float>(b.rows()),
+                                              b.gradient + first * experts, [&](int row, int lane) {
+                                                part_of_row<T> part;
+                                                part.load(held + row * experts, lane);
+                                                return part;
+                                              });
   place::wait();   // until no other reads this block's sums
 }
 

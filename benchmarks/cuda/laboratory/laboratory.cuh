@@ -54,7 +54,7 @@ using bf16 = __nv_bfloat16;
 template <class T> design naive(const batch<T>&);
 template <class T> design pieces(const batch<T>&);
 template <class T> design library(const batch<T>&);
-template <class T> design two_sweeps(const batch<T>&, bool ex2);
+template <class T> design two_sweeps(const batch<T>&, bool by_instruction);
 template <class T> design clusters(const batch<T>&, int blocks_a_multiprocessor);
 template <class T> design persistent(const batch<T>&);
 

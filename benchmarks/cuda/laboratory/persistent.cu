@@ -55,11 +55,11 @@ __global__ void __launch_bounds__(threads, 3) draw_tickets(const __grid_constant
         }
       __threadfence();
       __syncthreads();
-      differentiate_rows<T, exponential::polynomial>(thread, count, m.slopes + unit * experts, 1 / static_cast<float>(b.rows()),
-                                                     b.gradient + first * experts, load);
+      differentiate_rows<T, exponential::library>(thread, count, m.slopes + unit * experts, 1 / static_cast<float>(b.rows()),
+                                                  b.gradient + first * experts, load);
       continue;
     }
-    sum_rows<T, exponential::polynomial>(thread, count, of_groups, load, [](int, int, const part_of_row<T>&) {});
+    sum_rows<T, exponential::library>(thread, count, of_groups, load, [](int, int, const part_of_row<T>&) {});
     float* const partials = m.partials + unit * m.tiles * experts;
     if (thread < experts) partials[tile * experts + thread] = sum_over_groups(of_groups, thread);
     if (!arrives_last(thread, m.arrivals + unit, static_cast<unsigned>(m.tiles), &last)) continue;

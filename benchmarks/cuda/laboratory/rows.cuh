@@ -57,28 +57,19 @@ __device__ __forceinline__ float sum_of_row(float x) {
   return x;
 }
 
-enum class exponential { polynomial, ex2 };   // the library's (math/exp.hpp), or the device's own approximate instruction
-
-__device__ __forceinline__ float exp2_approximately(float x) {
-#if defined(__CUDA_ARCH__)
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-#else
-  return std::exp2(x);
-#endif
-}
+enum class exponential { polynomial, library };   // the CPU's (math/exp.hpp), or the library's on a device: 2^x by its own instruction
 
 // z becomes its exponentials up to the row's factor; returns their sum over the row. As in the library, the row's maximum is looked for only
 // where the sum tells that it is needed.
 template <exponential how> __device__ __forceinline__ float exponentiate(float (&z)[8]) {
   namespace math = sara::math;
   const math::usual_exp_row<float> usual_row;
+  const sara::usual_exp<float> exp;
   float x[8];
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    if constexpr (how == exponential::ex2) {
-      x[i] = exp2_approximately(fminf(z[i], usual_row.most) * math::exp_constants<float>::log2_e + math::exp_constants<float>::usual_bias);
+    if constexpr (how == exponential::library) {
+      x[i] = exp(z[i]);
     } else {
       sara::lane<float> one[1] = {{z[i]}};
       math::exp_usual(one, usual_row);
@@ -89,7 +80,7 @@ template <exponential how> __device__ __forceinline__ float exponentiate(float (
     return sum_of_row(((of[0] + of[1]) + (of[2] + of[3])) + ((of[4] + of[5]) + (of[6] + of[7])));
   };
   float sum = sum_of(x);
-  const bool usual = math::usual_exp_row<float>::was_usual(sum, experts);
+  const bool usual = usual_row.was_usual(sum, experts);
   if (!__all_sync(full_warp, usual)) {
     float most = z[0];
 #pragma unroll

@@ -1,6 +1,6 @@
 // Two kernels over tiles of rows: the first adds up the softmaxes of its rows, and the last block of a unit makes the step; the second takes
 // the exponentials again and writes the gradient, its tiles in reverse, since the last ones read are still in the cache. 6 B an element of
-// bf16. With the library's polynomial exponential, or with the device's ex2.approx: what does the accuracy cost?
+// bf16. With the polynomial that the CPU takes for an exponential, or with the library's by the device's own instruction: what does that save?
 #include "rows.cuh"
 
 namespace benchmarks::laboratory {
@@ -85,9 +85,9 @@ template <class T, exponential how> design two_sweeps_with(const batch<T>& b, co
 
 }   // namespace
 
-template <class T> design two_sweeps(const batch<T>& b, bool ex2) {
-  return ex2 ? two_sweeps_with<T, exponential::ex2>(b, "two sweeps, ex2.approx")
-             : two_sweeps_with<T, exponential::polynomial>(b, "two sweeps, polynomial");
+template <class T> design two_sweeps(const batch<T>& b, bool by_instruction) {
+  return by_instruction ? two_sweeps_with<T, exponential::library>(b, "two sweeps")
+                        : two_sweeps_with<T, exponential::polynomial>(b, "two sweeps, exponentials by a polynomial");
 }
 
 template design two_sweeps(const batch<bf16>&, bool);

@@ -2,13 +2,14 @@
 #pragma once
 
 #include "../math/exp.hpp"
+#include "../math/log.hpp"
 #include "launch.cuh"
 
 namespace sara {
 inline namespace SARA_ABI {
 inline namespace SARA_CUDA_ABI {
 
-// One float or double, with what math/exp.hpp asks of a SIMD vector: the formulas, and so the rounding, are the CPU's.
+// One float or double, with what math/ asks of a SIMD vector: the formulas, and so the rounding, are the CPU's.
 template <class A> struct lane {
   using scalar = A;
   struct integer {
@@ -18,28 +19,85 @@ template <class A> struct lane {
   A v;
 
   SARA_INLINE static lane broadcast(A x) { return {x}; }
+  SARA_INLINE static lane from_integers(integer_of<A> k) { return {static_cast<A>(k)}; }
   SARA_INLINE static lane from_bits(integer_of<A> bits) { return {__builtin_bit_cast(A, bits)}; }
   SARA_INLINE integer bits() const { return {__builtin_bit_cast(integer_of<A>, v)}; }
 
-  SARA_INLINE friend lane operator-(const lane& a, A b) { return {a.v - b}; }
+  SARA_INLINE lane operator-() const { return {-v}; }
+  SARA_INLINE friend lane operator+(const lane& a, const lane& b) { return {a.v + b.v}; }
+  SARA_INLINE friend lane operator-(const lane& a, const lane& b) { return {a.v - b.v}; }
   SARA_INLINE friend lane operator*(const lane& a, const lane& b) { return {a.v * b.v}; }
+  SARA_INLINE friend lane operator/(const lane& a, const lane& b) { return {a.v / b.v}; }
+  SARA_INLINE friend lane operator+(const lane& a, A b) { return {a.v + b}; }
+  SARA_INLINE friend lane operator-(const lane& a, A b) { return {a.v - b}; }
+  SARA_INLINE friend lane operator*(const lane& a, A b) { return {a.v * b}; }
+  SARA_INLINE friend bool operator<(const lane& a, const lane& b) { return a.v < b.v; }
   SARA_INLINE friend bool operator<(const lane& a, A b) { return a.v < b; }
+  SARA_INLINE friend bool operator==(const lane& a, const lane& b) { return a.v == b.v; }
   SARA_INLINE friend lane mul_add(const lane& a, const lane& b, const lane& c) { return {a.v * b.v + c.v}; }   // fused by nvcc
   // The larger, and the smaller of a number and a limit; where one is NaN, the other.
   SARA_INLINE friend lane max(const lane& a, const lane& b) { return {larger(a.v, b.v)}; }
   SARA_INLINE friend lane at_most(const lane& x, A limit) { return {-larger(-x.v, -limit)}; }
   SARA_INLINE friend lane select(bool condition, const lane& yes, const lane& no) { return {condition ? yes.v : no.v}; }
   SARA_INLINE friend lane keep(const lane& sum) { return sum; }   // nvcc never reassociates
+  // Of a double, over the ranges that math/js.hpp needs. CUDA's own branch, one after the other.
+  SARA_INLINE friend lane log(const lane& x) { return math::log_positive(x); }
+  SARA_INLINE friend lane log1p(const lane& x) { return math::log1p_near(x); }
+  SARA_INLINE friend lane atanh(const lane& x) { return math::atanh_near(x); }
 
   SARA_INLINE static float larger(float a, float b) { return fmaxf(a, b); }
   SARA_INLINE static double larger(double a, double b) { return fmax(a, b); }
 };
 
-// 1 / x, within 1 ulp or so, for a sum of exponentials: normal, or NaN. Without the branch of a division.
+// exp(x) of usual logits up to 2^usual_bias, as math::exp_usual has it: 0 for -inf and for what is too small, infinite or NaN for what is
+// too large, NaN for NaN.
+template <class A> struct usual_exp {
+  SARA_INLINE A operator()(A x) const {
+    lane<A> z[1] = {{x}};
+    math::exp_usual(z, row);
+    return z[0].v;
+  }
+
+  math::usual_exp_row<A> row = {};
+};
+
+// By the device's 2^t, which is within 2 ulp, in 6 instructions where the polynomial takes 14. t = x / ln 2 + bias is rounded; t - bias is exact,
+// so that what was lost, x - (t - bias) ln 2, is known, and made up for to first order.
+template <> struct usual_exp<float> {
+  SARA_INLINE float operator()(float x) const {
+    using c = math::exp_constants<float>;
+    constexpr float bias = c::usual_bias, ln2 = 0.693147181f;
+    x = at_least(x, c::usual_none);   // -inf - (t - bias) ln 2 would be NaN
+    const float t = fmaf(x, c::log2_e, bias), power = exp2_of(t);
+    return fmaf(power, fmaf(t - bias, -ln2, x), power);
+  }
+
+ private:
+  SARA_INLINE static float at_least(float x, float limit) {   // NaN stays
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    float larger;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(x), "f"(limit));
+    return larger;
+#else
+    return x < limit ? limit : x;
+#endif
+  }
+  SARA_INLINE static float exp2_of(float t) {   // denormal results are 0
+#if defined(__CUDA_ARCH__)
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(t));
+    return power;
+#else
+    return t < -126.f ? 0.f : std::exp2(t);
+#endif
+  }
+};
+
+// 1 / x, within 1 ulp or so, for a sum of exponentials: normal, as its inverse is, or NaN. Without the branch of a division.
 SARA_INLINE float inverse(float x) {
 #if defined(__CUDA_ARCH__)
   float r;
-  asm("rcp.approx.f32 %0, %1;" : "=f"(r) : "f"(x));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r * (2 - x * r);
 #else
   return 1 / x;

@@ -30,7 +30,9 @@ template <int per_lane_, int lanes_, bool aligned_> struct row_form {
   static constexpr int per_lane = per_lane_, lanes = lanes_;
   static constexpr bool aligned = aligned_;
   template <class T> static constexpr int width = packet_width<T>;
-  static constexpr int rows_in_flight = 32 / per_lane;   // of a group: all are read before the first is computed with
+  static constexpr int rows_in_flight = per_lane < 16 ? 16 / per_lane : 1;   // of a group, while as many others are computed with
+  template <class T>
+  static constexpr int rows_at_once = sizeof(T) == 2 ? rows_in_flight : 1;   // computed with side by side, as registers allow
 };
 
 // Lanes of a group for so many columns (at most 1024).
@@ -177,18 +179,22 @@ template <class T, class Form> class row_storage {
   };
   using chunk = std::conditional_t<Form::aligned, packet, separate>;
 
+  // A constant, by the host's conversion, which the compiler computes; the device's is an instruction.
   __device__ __forceinline__ static chunk repeated(A x) {
-    if constexpr (Form::aligned) {
-      A all[width];
+    chunk all;
+    if constexpr (!Form::aligned) {
 #pragma unroll
-      for (int i = 0; i < width; ++i) all[i] = x;
-      return narrow<T>(all);
+      for (int i = 0; i < width; ++i) store_value(all.value[i], x);
+    } else if constexpr (storage_trait<T>::format == storage_format::native) {
+      A values[width];
+#pragma unroll
+      for (int i = 0; i < width; ++i) values[i] = x;
+      all = narrow<T>(values);
     } else {
-      separate all;
-#pragma unroll
-      for (int i = 0; i < width; ++i) narrow_one(all.value[i], x);
-      return all;
+      const std::uint32_t bits = storage_trait<T>::format == storage_format::bf16 ? bf16_of_float(x) : fp16_of_float(x);
+      for (int i = 0; i < 4; ++i) all.word[i] = bits << 16 | bits;
     }
+    return all;
   }
 
   chunk held_[chunks];
@@ -270,23 +276,45 @@ template <class A, int n> __device__ __forceinline__ A sum_by_halves(const A (&x
   }
 }
 
-// The exponentials of n rows of each group, up to the row's factor: the softmax is z / sum. NaN, +inf, and a row of nothing but -inf make
-// the row NaN. First without the rows' largest logits, and again with them where a sum tells that it was needed.
+// A lane's exponentials of a row, up to the row's factor: the softmax is z / sum.
+template <class A, int per_lane> struct row_exponentials {
+  A z[per_lane];
+  exp_sum<A> row;
+};
+
+// With the row's largest logit. NaN, +inf, and a row of nothing but -inf make the row NaN. Not inlined: seldom called, and long.
+template <class T, class Form>
+__device__ __noinline__ row_exponentials<arithmetic_t<T>, Form::per_lane> exponentiate_by_largest(const row_storage<T, Form> row,
+                                                                                                  const row_group<Form::lanes> g) {
+  using A = arithmetic_t<T>;
+  row_exponentials<A, Form::per_lane> to;
+  row.values(to.z);
+  A largest = to.z[0], nan = 0;   // a maximum passes NaN over
+#pragma unroll
+  for (int i = 0; i < Form::per_lane; ++i) {
+    largest = larger(largest, to.z[i]);
+    nan += to.z[i] != to.z[i] ? to.z[i] : A(0);
+  }
+  const math::exp_row<A> peak(g.max(largest) + g.sum(nan));
+#pragma unroll
+  for (int i = 0; i < Form::per_lane; ++i) to.z[i] = math::exp_scaled(lane<A>{to.z[i]}, peak).v;
+  to.row = {g.sum(sum_by_halves(to.z)), peak};
+  return to;
+}
+
+// The exponentials of n rows of each group: first without the rows' largest logits, and again with them where a sum tells that it was
+// needed.
 template <class T, class Form, int n>
 __device__ __forceinline__ void exponentiate(const row_storage<T, Form> (&rows)[n], index_t columns, const row_group<Form::lanes>& g,
                                              arithmetic_t<T> (&z)[n][Form::per_lane], exp_sum<arithmetic_t<T>> (&sums)[n]) {
   using A = arithmetic_t<T>;
-  const math::usual_exp_row<A> usual_row;
+  const usual_exp<A> exp;
   bool all_usual = true;
 #pragma unroll
   for (int r = 0; r < n; ++r) {
     rows[r].values(z[r]);
 #pragma unroll
-    for (int i = 0; i < Form::per_lane; ++i) {
-      lane<A> x[1] = {{z[r][i]}};
-      math::exp_usual(x, usual_row);
-      z[r][i] = x[0].v;
-    }
+    for (int i = 0; i < Form::per_lane; ++i) z[r][i] = exp(z[r][i]);
     sums[r] = {sum_by_halves(z[r]), math::exp_row<A>::usual()};
   }
 #pragma unroll
@@ -295,25 +323,13 @@ __device__ __forceinline__ void exponentiate(const row_storage<T, Form> (&rows)[
     all_usual = all_usual && math::usual_exp_row<A>::was_usual(sums[r].sum, static_cast<A>(columns));
   }
   if (__all_sync(full_warp, all_usual)) return;
-
 #pragma unroll
   for (int r = 0; r < n; ++r) {
-    A x[Form::per_lane];
-    rows[r].values(x);
-    A largest = x[0], nan = 0;   // a maximum passes NaN over
-#pragma unroll
-    for (int i = 0; i < Form::per_lane; ++i) {
-      largest = larger(largest, x[i]);
-      nan += x[i] != x[i] ? x[i] : A(0);
-    }
-    const math::exp_row<A> peak(g.max(largest) + g.sum(nan));
-#pragma unroll
-    for (int i = 0; i < Form::per_lane; ++i) x[i] = math::exp_scaled(lane<A>{x[i]}, peak).v;
-    const A sum = g.sum(sum_by_halves(x));
+    const row_exponentials<A, Form::per_lane> found = exponentiate_by_largest<T, Form>(rows[r], g);
     if (math::usual_exp_row<A>::was_usual(sums[r].sum, static_cast<A>(columns))) continue;
-    sums[r] = {sum, peak};
+    sums[r] = found.row;
 #pragma unroll
-    for (int i = 0; i < Form::per_lane; ++i) z[r][i] = x[i];
+    for (int i = 0; i < Form::per_lane; ++i) z[r][i] = found.z[i];
   }
 }
 

@@ -46,29 +46,48 @@ template <class T> __device__ __forceinline__ tile_run run_of(const tile_sweeps<
   return {l, s, from, to, sweep.sequences.row(s, from), interleaved ? sweep.sequences.count : 1};
 }
 
-// The rows of a run as the groups of a block take them, some at a time: calls visit(i, row, weight, storage) with as many rows for every
-// group: their numbers in the run (or -1), weights (0 for none), and what was read of those that have weight.
+// Some rows of each group: their weights (0 for none), and what was read of those that have weight.
+template <class T, class Form> struct some_rows {
+  static constexpr int at_once = Form::template rows_at_once<T>, parts = Form::rows_in_flight / at_once;
+
+  arithmetic_t<T> weight[parts][at_once];
+  row_storage<T, Form> held[parts][at_once];
+};
+
+// The rows of a run as the groups of a block take them, some at a time: calls visit(i, weight, storage) with as many rows for every
+// group, i, i + g.groups, ... While they are computed with the next are on their way.
 template <class Form, class T, class Visit>
 __device__ __forceinline__ void visit_rows(const tile_sweeps<T>& sweep, const row_group<Form::lanes>& g, const tile_run& run,
                                            const Visit& visit) {
   using A = arithmetic_t<T>;
-  constexpr int n = Form::rows_in_flight;
+  using rows = some_rows<T, Form>;
+  constexpr int n = Form::rows_in_flight, at_once = rows::at_once;
   const device_matrix<const T> logits = sweep.logits.layer(run.layer);
   const A* const weights = sweep.token_weights ? sweep.token_weights + run.first_row : nullptr;
   const index_t step = g.groups * run.row_step * logits.row_stride;
   const T* row = logits.row(run.row(g.group));
   const int count = run.count();
-  for (int begin = g.group; begin - g.group < count; begin += n * g.groups) {
-    row_storage<T, Form> held[n];
-    A weight[n];
+  const auto read = [&](int begin, rows& to) {
+#pragma unroll
+    for (int r = 0; r < n; ++r) to.weight[r / at_once][r % at_once] = begin + r * g.groups < count ? A(1) : A(0);
+    if (weights) {   // one branch: without it, every address is formed under a predicate
+#pragma unroll
+      for (int r = 0; r < n; ++r)
+        if (A& weight = to.weight[r / at_once][r % at_once]; weight != A(0)) weight = weights[(begin + r * g.groups) * run.row_step];
+    }
 #pragma unroll
     for (int r = 0; r < n; ++r) {
-      const int i = begin + r * g.groups;
-      weight[r] = i < count ? (weights ? weights[i * run.row_step] : A(1)) : A(0);
-      held[r].load(row, sweep.columns, g, weight[r] != A(0));
+      to.held[r / at_once][r % at_once].load(row, sweep.columns, g, to.weight[r / at_once][r % at_once] != A(0));
       row += step;
     }
-    visit(begin, weight, held);
+  };
+  rows now, next;
+  read(g.group, now);
+  for (int begin = g.group; begin - g.group < count; begin += n * g.groups) {
+    read(begin + n * g.groups, next);
+#pragma unroll
+    for (int i = 0; i < rows::parts; ++i) visit(begin + i * at_once * g.groups, now.weight[i], now.held[i]);
+    now = next;
   }
 }
 
@@ -103,13 +122,14 @@ template <class G> __device__ __forceinline__ void set_to_zero(G* row, index_t c
 
 // With rows in registers: up to 1024 columns.
 template <class Form> struct rows_in_registers {
-  static constexpr int per_lane = Form::per_lane, n = Form::rows_in_flight;
-  template <class T> static constexpr int blocks_a_multiprocessor() {
-    return per_lane == 32 || sizeof(T) == 8 ? 1 : 2;
-  }   // as registers allow
+  static constexpr int per_lane = Form::per_lane;
+  template <class T> static constexpr int blocks_a_multiprocessor() {   // as registers allow
+    return per_lane == 32 || sizeof(T) == 8 ? 1 : per_lane == 16 ? 2 : 3;
+  }
 
   template <class T> __device__ static void sum(const tile_sweeps<T>& sweep, const tile_run& run, arithmetic_t<T>* slot) {
     using A = arithmetic_t<T>;
+    constexpr int n = Form::template rows_at_once<T>;
     const row_group<Form::lanes> g(sweep.lanes);
     const A weight_scale = static_cast<A>(sweep.sequences.of[run.sequence].weight_scale);
     A sums[per_lane] = {};
@@ -132,6 +152,7 @@ template <class Form> struct rows_in_registers {
   __device__ static void differentiate(const tile_sweeps<T>& sweep, const tile_run& run, const arithmetic_t<T>* slopes, double coefficient,
                                        const device_matrix<G>& gradient, bool adds) {
     using A = arithmetic_t<T>;
+    constexpr int n = Form::template rows_at_once<T>;
     const row_group<Form::lanes> g(sweep.lanes);
     const double weight_scale = sweep.sequences.of[run.sequence].weight_scale;
     const A of_weight = static_cast<A>(weight_scale), times = static_cast<A>(coefficient / weight_scale);
@@ -156,15 +177,16 @@ template <class Form> struct rows_in_registers {
       for (int r = 0; r < n; ++r) {
         G* const row = next;
         next += step;
-        if (begin + r * g.groups >= run.count() || (adds && weight[r] == A(0))) continue;
+        if (weight[r] == A(0)) {   // also where a slope is NaN
+          if (adds || begin + r * g.groups >= run.count()) continue;
+          const A none[per_lane] = {};
+          store_row<T, Form>(none, row, sweep.columns, g);
+          continue;
+        }
         const A share = inverse(of_rows[r].sum), factor = weight[r] * of_weight * times * share;
         mean[r] *= share;
 #pragma unroll
         for (int j = 0; j < per_lane; ++j) z[r][j] = z[r][j] * factor * (slope[j] - mean[r]);
-        if (weight[r] == A(0)) {   // also where a slope is NaN
-#pragma unroll
-          for (int j = 0; j < per_lane; ++j) z[r][j] = 0;
-        }
         if (adds) {
           A before[per_lane];
           load_row<T, Form>(before, row, sweep.columns, g, A(0));

@@ -32,11 +32,13 @@ __device__ inline double sum_over_block(double x) {
 // all have written.
 __device__ inline bool arrives_last(unsigned* counter, unsigned expected) {
   __shared__ bool last;
-  __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) last = atomicAdd(counter, 1u) + 1 == expected;
+  if (threadIdx.x == 0) {   // the barriers pass on to the block, and from it, what one thread's fences order
+    __threadfence();
+    last = atomicAdd(counter, 1u) + 1 == expected;
+    __threadfence();
+  }
   __syncthreads();
-  __threadfence();
   return last;
 }
 

@@ -23,8 +23,8 @@ struct tile_cut {
   index_t count;   // of tiles a layer
 
   tile_cut(index_t layers, index_t tokens) {
-    constexpr int least = 6, most = 9;
-    constexpr index_t wanted_tiles = 768;
+    constexpr int least = 6, most = 10;
+    constexpr index_t wanted_tiles = 384;
     log2_rows = least;
     while (log2_rows < most && layers * tokens >> (log2_rows + 1) >= wanted_tiles) ++log2_rows;
     count = (tokens + rows() - 1) >> log2_rows;

@@ -29,10 +29,10 @@ __global__ void __launch_bounds__(block_threads) js_divergence_rows(const __grid
       to = static_cast<A>(options.mode == gradient_mode::overwrite ? slope : static_cast<double>(to) + slope);
     };
     for (index_t e = g.lane; e < experts; e += lanes) {
-      const math::js_term<double> term = math::js(static_cast<double>(widen_one(p[e])), static_cast<double>(widen_one(q[e])));
-      sum += term.value;
-      if (to_p) write(to_p[e], term.slope_p * scale);
-      if (to_q) write(to_q[e], term.slope_q * scale);
+      const auto term = math::js(lane<double>{static_cast<double>(widen_one(p[e]))}, lane<double>{static_cast<double>(widen_one(q[e]))});
+      sum += term.value.v;
+      if (to_p) write(to_p[e], term.slope_p.v * scale);
+      if (to_q) write(to_q[e], term.slope_q.v * scale);
     }
   }
   sum = g.sum(sum);

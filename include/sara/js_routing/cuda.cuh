@@ -82,16 +82,16 @@ template <class A> struct js_routing_device_step {
     double js = 0, mean = 0, q = 0, slope = 0;   // q and slope: of the thread's last expert, often its only one
     for (index_t e = thread; e < columns; e += block_threads) {
       q = share_of(e);
-      const math::js_term<double> term = math::js(static_cast<double>(anchor[e]), q);
-      slope = term.slope_q;
-      js += term.value;
+      const auto term = math::js(lane<double>{static_cast<double>(anchor[e])}, lane<double>{q});
+      slope = term.slope_q.v;
+      js += term.value.v;
       mean += slope * q;
       if (histograms.given()) histograms.row(l, s)[e] = static_cast<A>(q);
     }
     js = sum_over_block(js);
     mean = sum_over_block(mean);
     for (index_t e = thread; e < columns; e += block_threads) {
-      if (columns > block_threads) slope = math::js(static_cast<double>(anchor[e]), share_of(e)).slope_q;
+      if (columns > block_threads) slope = math::js(lane<double>{static_cast<double>(anchor[e])}, lane<double>{share_of(e)}).slope_q.v;
       to[e] = static_cast<A>(slope - mean);
     }
     if (thread != 0) return;

@@ -1,4 +1,4 @@
-// log, log1p and atanh of SIMD vectors of double, over the ranges that the Jensen-Shannon term needs. All three come from one
+// log, log1p and atanh of SIMD vectors of double (on a device, of one), over the ranges that the Jensen-Shannon term needs. All three come from one
 // polynomial: atanh(s) = s + s^3 R(s^2), and ln m = 2 atanh((m - 1) / (m + 1)).
 #pragma once
 
@@ -8,15 +8,19 @@ namespace sara::math {
 inline namespace SARA_ABI {
 
 // Minimax for (atanh(s) / s - 1) / s^2 over s^2 in [0, 1/4]: relative error of atanh 7e-18.
-inline constexpr double atanh_coefficients[] = {
-    0.33333333333334022194,  0.19999999999786255336,  0.14285714308883068082,  0.11111109847888976022,  0.09090949630860583355,
-    0.076914742527373406984, 0.066781889766007707454, 0.057724051116099244594, 0.059935028002067070089, 0.014147928310298007362,
-    0.14593643556999635632,  -0.1543139961979055422,  0.22565922796919958493};
+struct atanh_coefficients {
+  static constexpr double all[] = {0.33333333333334022194,  0.19999999999786255336,  0.14285714308883068082,  0.11111109847888976022,
+                                   0.09090949630860583355,  0.076914742527373406984, 0.066781889766007707454, 0.057724051116099244594,
+                                   0.059935028002067070089, 0.014147928310298007362, 0.14593643556999635632,  -0.1543139961979055422,
+                                   0.22565922796919958493};
+  static constexpr int count = sizeof all / sizeof *all;
+  template <int i> static constexpr double c = all[i];
+};
 
 // |s| <= 1/2.
 template <class V> SARA_INLINE V atanh_near(const V& s) {
   const V w = s * s;
-  return mul_add(s * w, horner(w, atanh_coefficients), s);
+  return mul_add(s * w, horner<atanh_coefficients>(w), s);
 }
 
 // ln(1 + x) for x in [-1/4, 0].

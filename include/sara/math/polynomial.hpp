@@ -7,12 +7,13 @@
 namespace sara::math {
 inline namespace SARA_ABI {
 
-// c[i] + x (c[i + 1] + x (...)), for a SIMD vector x.
-template <int i = 0, class V, class A, int n> SARA_INLINE V horner(const V& x, const A (&c)[n]) {
-  if constexpr (i == n - 1) {
-    return V::broadcast(c[i]);
+// c<0> + x (c<1> + x (...)) of the `count` coefficients c<i> of C, for a SIMD vector x. They are numbers, which device code may read; an
+// array it may not.
+template <class C, int i = 0, class V> SARA_INLINE V horner(const V& x) {
+  if constexpr (i == C::count - 1) {
+    return V::broadcast(C::template c<i>);
   } else {
-    return mul_add(horner<i + 1>(x, c), x, V::broadcast(c[i]));
+    return mul_add(horner<C, i + 1>(x), x, V::broadcast(C::template c<i>));
   }
 }
 
