@@ -23,4 +23,5 @@
 #if defined(__CUDACC__)
 #include "routing_histogram/cuda.cuh"
 #include "routing_histogram/cuda_hard.cuh"
+#include "routing_histogram/cuda_hard_backward.cuh"
 #endif

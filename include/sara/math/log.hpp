@@ -1,5 +1,5 @@
-// log, log1p and atanh of SIMD vectors of double (on a device, of one), over the ranges that the Jensen-Shannon term needs. All three come from one
-// polynomial: atanh(s) = s + s^3 R(s^2), and ln m = 2 atanh((m - 1) / (m + 1)).
+// log, log1p and atanh of SIMD vectors of double (on a device, of one), over the ranges that the Jensen-Shannon term needs. All three come
+// from one polynomial: atanh(s) = s + s^3 R(s^2), and ln m = 2 atanh((m - 1) / (m + 1)).
 #pragma once
 
 #include "polynomial.hpp"
