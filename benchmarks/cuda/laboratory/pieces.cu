@@ -38,7 +38,8 @@ template <class T> struct calls {
     histogram_out = {.histograms = sara::layers_view<float>(m.histograms, b.layers, b.sequences, experts)};
     divergence_in = {.p = sara::matrix_view<const float>(b.anchors, b.units(), experts),
                      .q = sara::matrix_view<const float>(m.histograms, b.units(), experts)};
-    divergence_out.divergence = {m.divergences, b.units()};   // one by one: in an assignment nvcc 13.0 takes .grad_q for .grad_p, the next
+    // One by one: in a template nvcc 13.0 forgets the designators of an assignment, and takes .grad_q for the field behind .divergence.
+    divergence_out.divergence = {m.divergences, b.units()};
     divergence_out.grad_q = sara::matrix_view<float>(m.slopes, b.units(), experts);
     backward_in.logits = logits;
     backward_in.sequences = sequences;
