@@ -123,7 +123,7 @@ architecture=$(sed -n 's/^SARA_BENCHMARK_CUDA_ARCHITECTURES:[A-Z]*=//p' "$build/
 
 All inputs are fresh random numbers, and every call's result was held against the tests' naive double oracle before it was timed: `error` is the
 largest difference by the largest entry. Times are the device's, between events, medians of the rounds (and of the repetitions: `spread` is their
-standard deviation by their mean). A round times copies (cudaMemcpyAsync, device to device) of as many bytes as the calls must move, then the calls.
+standard deviation by their mean). A round times a copy of 128 MiB (cudaMemcpyAsync, device to device), then the calls.
 Memory is cold: calls have memory of their own, together four times the L2 cache, which is filled with something else before the clock starts; the
 calls of a round stand in one captured graph. `GB/s` counts each input read once and each output written once (each program's first lines say the
 formula); `of copy` is that rate by the copy's; `logits twice` counts the logits read twice, as two sweeps do: 6 B an element instead of 4 in bf16,
