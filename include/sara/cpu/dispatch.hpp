@@ -20,12 +20,25 @@ template <class Kernel>
 }
 #endif
 
+// What a kernel says of itself if its comparisons are more than one selection each: of such masks of 64 bytes GCC 12 makes lane by lane,
+// where the function that compares has no AVX-512 of its own. Clang does not.
+template <class Kernel>
+concept keeps_masks = requires {
+  requires Kernel::keeps_masks;
+};
+#if defined(__clang__)
+template <class Kernel> inline constexpr bool fits_avx512 = true;
+#else
+template <class Kernel> inline constexpr bool fits_avx512 = !keeps_masks<Kernel>;
+#endif
+
 // Runs a kernel over rows of `columns` values with the widest vectors of `isa` (not `best`) that are no longer than a row: a
 // row's last vector may then overlap the one before it, and no kernel needs a masked load.
 template <class Kernel> void run_kernel(instruction_set isa, index_t columns, const Kernel& kernel) {
   const index_t row_bytes = columns * static_cast<index_t>(sizeof(typename Kernel::arithmetic));
 #if defined(__x86_64__)
-  if (isa == instruction_set::avx512 && row_bytes >= 64) return run_avx512(kernel);
+  if constexpr (fits_avx512<Kernel>)
+    if (isa == instruction_set::avx512 && row_bytes >= 64) return run_avx512(kernel);
   if (isa >= instruction_set::avx2 && row_bytes >= 32) return run_avx2(kernel);
 #endif
   (void)isa;

@@ -42,12 +42,6 @@ template <int bytes, bool written> SARA_INLINE void prefetch_ahead(const void* f
 
 template <class F> SARA_INLINE void each_row(const F& f) { written_out<rows_at_once>(f); }   // of a group
 
-// What a softmax needs besides a row's exponentials.
-template <class A> struct row_sum {
-  math::exp_row<A> peak;
-  A sum;
-};
-
 // A sum of non-negative vectors: some at a time, those added with what each addition lost. One long chain of additions would drift.
 template <class S> struct blocked_sum {
   static constexpr index_t block = 8 * S::lanes;   // columns added up plainly
@@ -62,6 +56,9 @@ template <class S> struct blocked_sum {
   SARA_INLINE S total() const { return whole + lost; }   // to be added over the lanes
 };
 
+// A lane for each row of a group.
+template <class A> using row_group = simd<A, rows_at_once* static_cast<int>(sizeof(A))>;
+
 // Exponentials of `rows` rows, a multiple of rows_at_once, and their sums.
 template <class T> struct exponentials_kernel {
   using arithmetic = arithmetic_t<T>;
@@ -69,7 +66,8 @@ template <class T> struct exponentials_kernel {
 
   const T* const* from;
   A* const* to;   // may be the same rows
-  row_sum<A>* sums;
+  A* sums;
+  math::exp_row<A>* peaks;   // what each row's are relative to, where that is wanted
   int rows;
   index_t columns;
   math::usual_exp_row<A> usual = {};
@@ -80,69 +78,104 @@ template <class T> struct exponentials_kernel {
     // As if every row were usual; but what is overwritten could not be read again.
     const math::usual_exp_row<A> row = usual;
     const auto exp_usual = [&](auto& z) __attribute__((always_inline)) { math::exp_usual(z, row); };
+    const bool side_by_side = columns * static_cast<index_t>(sizeof(A)) <= most_side_by_side;
     for (int first = 0; first < rows; first += rows_at_once) {
-      S total[rows_at_once], tail[rows_at_once] = {};
-      if (cut.tail) {
-        each_row([&](auto r) __attribute__((always_inline)) { tail[r] = load<S>(from[first + r] + cut.tail_at); });
-        exp_usual(tail);
+      bool is_in_place = false;
+      each_row([&](auto r) __attribute__((always_inline)) { is_in_place |= static_cast<const void*>(from[first + r]) == to[first + r]; });
+      row_group<A> total{};
+      if (!is_in_place) {
+        S sum[rows_at_once];
+        if (side_by_side)
+          exponentiate<rows_at_once, 1>(from + first, to + first, cut, exp_usual, sum);
+        else
+          for (int r = 0; r < rows_at_once; ++r) exponentiate<1, 4>(from + first + r, to + first + r, cut, exp_usual, sum + r);
+        total = sums_of_lanes(sum);
       }
-      for (int r = 0; r < rows_at_once; ++r)
-        total[r] = is_in_place(first + r) ? S::broadcast(0) : exponentiate<4>(from[first + r], cut, tail[r], to[first + r], exp_usual);
-      const auto group = sums_of_lanes(total);
-      for (int r = 0; r < rows_at_once; ++r) sums[first + r] = {math::exp_row<A>::usual(), group.v[r]};
-    }
-    for (int r = 0; r < rows; ++r) {
-      if (row.was_usual(sums[r].sum, static_cast<A>(columns))) continue;
-      S tail = load<S>(from[r] + cut.tail_at), top = tail;
-      for (index_t e = 0; e < cut.full; e += S::lanes) top = max(load<S>(from[r] + e), top);
-      const math::exp_row<A> peak(max_of_lanes(top));
-      const auto exp_scaled = [&](auto& z) __attribute__((always_inline)) { z[0] = math::exp_scaled(z[0], peak); };
-      tail = math::exp_scaled(tail, peak);
-      sums[r] = {peak, sum_of_lanes(exponentiate<1>(from[r], cut, tail, to[r], exp_scaled))};
+      store(sums + first, total);
+      for (int r = first; peaks && r < first + rows_at_once; ++r) peaks[r] = math::exp_row<A>::usual();
+      const auto usual_rows = row.was_usual(total, static_cast<A>(columns));
+      for (int r = 0; !every(usual_rows) && r < rows_at_once; ++r)
+        if (!usual_rows.v[r]) exponentiate_by_peak(first + r, cut);
     }
   }
 
  private:
-  SARA_INLINE bool is_in_place(int r) const { return static_cast<const void*>(from[r]) == to[r]; }
+  // Rows of so many bytes are short enough for a group of them to be gone through side by side, which overlaps their sums; longer ones one
+  // after the other: the caches' own prefetchers follow one row better than four.
+  static constexpr index_t most_side_by_side = 640;
 
-  // Exponentials of one row, n vectors at a time, and their sum over the vectors. Those of the tail's vector are given: `out`, which may
-  // be the same row, would have overwritten what they are of.
-  template <int n, class S, class Exp>
-  SARA_INLINE static S exponentiate(const T* row, const row_cut<S>& cut, const S& tail, A* out, const Exp& exp) {
-    blocked_sum<S> sum;
-    if (cut.tail) sum.whole = cut.only_fresh(tail);
-    for (index_t block = 0; block < cut.full; block += blocked_sum<S>::block) {
-      const index_t end = std::min(cut.full, block + blocked_sum<S>::block);
-      S part = S::broadcast(0);
-      index_t e = block;
-      for (; e + n * S::lanes <= end; e += n * S::lanes) exponentiate_some<n>(row + e, out + e, exp, part);
-      for (; e < end; e += S::lanes) exponentiate_some<1>(row + e, out + e, exp, part);
-      sum.add(part);
-    }
-    if (cut.tail) store(out + cut.tail_at, tail);
-    return sum.total();
+  template <class S> SARA_INLINE void exponentiate_by_peak(int r, const row_cut<S>& cut) const {
+    S top = load<S>(from[r] + cut.tail_at), sum;
+    for (index_t e = 0; e < cut.full; e += S::lanes) top = max(load<S>(from[r] + e), top);
+    const math::exp_row<A> peak(max_of_lanes(top));
+    const auto exp_scaled = [&](auto& z) __attribute__((always_inline)) { z[0] = math::exp_scaled(z[0], peak); };
+    exponentiate<1, 1>(from + r, to + r, cut, exp_scaled, &sum);
+    sums[r] = sum_of_lanes(sum);
+    if (peaks) peaks[r] = peak;
   }
-  template <int n, class S, class Exp> SARA_INLINE static void exponentiate_some(const T* row, A* out, const Exp& exp, S& part) {
-    S x[n];
-    written_out<n>([&](auto i) __attribute__((always_inline)) {
-      prefetch_ahead<2048, false>(row + i * S::lanes);
-      prefetch_ahead<2048, true>(out + i * S::lanes);
-      x[i] = load<S>(row + i * S::lanes);
+
+  // Exponentials of n rows side by side, so many vectors of each at a time, and the rows' sums over the vectors. The tails' vectors come
+  // first: `to`, which may be the same rows, would overwrite what they are of.
+  template <int n, int vectors, class S, class Exp>
+  SARA_INLINE static void exponentiate(const T* const* from, A* const* to, const row_cut<S>& cut, const Exp& exp, S* total) {
+    const T* row[n];
+    A* out[n];
+    S tail[n] = {}, sum[n] = {};
+    written_out<n>([&](auto r) __attribute__((always_inline)) {
+      row[r] = from[r];
+      out[r] = to[r];
     });
-    exp(x);
-    written_out<n>([&](auto i) __attribute__((always_inline)) {
-      part = part + x[i];
-      store(out + i * S::lanes, x[i]);
+    if (cut.tail) {
+      written_out<n>([&](auto r) __attribute__((always_inline)) { tail[r] = load<S>(row[r] + cut.tail_at); });
+      exp(tail);
+      written_out<n>([&](auto r) __attribute__((always_inline)) { sum[r] = cut.only_fresh(tail[r]); });
+    }
+    if (cut.full <= blocked_sum<S>::block) {
+      exponentiate_columns<n, vectors>(row, out, 0, cut.full, exp, sum);
+    } else {
+      blocked_sum<S> whole[n];
+      written_out<n>([&](auto r) __attribute__((always_inline)) { whole[r].whole = sum[r]; });
+      for (index_t block = 0; block < cut.full; block += blocked_sum<S>::block) {
+        S part[n] = {};
+        exponentiate_columns<n, vectors>(row, out, block, std::min(cut.full, block + blocked_sum<S>::block), exp, part);
+        written_out<n>([&](auto r) __attribute__((always_inline)) { whole[r].add(part[r]); });
+      }
+      written_out<n>([&](auto r) __attribute__((always_inline)) { sum[r] = whole[r].total(); });
+    }
+    written_out<n>([&](auto r) __attribute__((always_inline)) {
+      if (cut.tail) store(out[r] + cut.tail_at, tail[r]);
+      total[r] = sum[r];
     });
+  }
+  template <int n, int vectors, class S, class Exp>
+  SARA_INLINE static void exponentiate_columns(const T* const (&row)[n], A* const (&out)[n], index_t begin, index_t end, const Exp& exp,
+                                               S (&sum)[n]) {
+    index_t e = begin;
+    for (; e + vectors * S::lanes <= end; e += vectors * S::lanes) {
+      S x[n * vectors];
+      written_out<n * vectors>([&](auto i) __attribute__((always_inline)) {
+        const T* const here = row[i / vectors] + e + i % vectors * S::lanes;
+        prefetch_ahead<2048, false>(here);
+        prefetch_ahead<2048, true>(out[i / vectors] + e + i % vectors * S::lanes);
+        x[i] = load<S>(here);
+      });
+      exp(x);
+      written_out<n * vectors>([&](auto i) __attribute__((always_inline)) {
+        sum[i / vectors] = sum[i / vectors] + x[i];
+        store(out[i / vectors] + e + i % vectors * S::lanes, x[i]);
+      });
+    }
+    if constexpr (vectors > 1) exponentiate_columns<n, 1>(row, out, e, end, exp, sum);
   }
 };
 
-// Adds the sum of factor times row to `total`, in double: a chunk is added up in arithmetic precision, chunks in double.
+// Adds the sum of weight times row over the row's sum to `total`, in double: a chunk is added up in arithmetic precision, chunks in
+// double.
 template <class A> struct weighted_sum_kernel {
   using arithmetic = A;
 
   A* const* from;
-  const A* factors;
+  const A *weights, *sums;
   int rows;   // a multiple of rows_at_once
   index_t columns;
   double* total;   // [columns]
@@ -150,12 +183,14 @@ template <class A> struct weighted_sum_kernel {
   template <int bytes> SARA_INLINE void run() const {
     using S = simd<A, bytes>;
     const row_cut<S> cut(columns);
-    for (index_t e = 0; e < cut.full; e += S::lanes) add(total + e, sum_at<S>(e));
-    if (cut.tail) add(total + cut.tail_at, cut.only_fresh(sum_at<S>(cut.tail_at)));
+    A factors[most_chunk_rows];
+    for (int r = 0; r < rows; r += rows_at_once) store(factors + r, load<row_group<A>>(weights + r) / load<row_group<A>>(sums + r));
+    for (index_t e = 0; e < cut.full; e += S::lanes) add(total + e, sum_at<S>(e, factors));
+    if (cut.tail) add(total + cut.tail_at, cut.only_fresh(sum_at<S>(cut.tail_at, factors)));
   }
 
  private:
-  template <class S> SARA_INLINE S sum_at(index_t e) const {
+  template <class S> SARA_INLINE S sum_at(index_t e, const A* factors) const {
     S sum = S::broadcast(0);
     for (int r = 0; r < rows; r += rows_at_once) {
       const S first = mul_add(load<S>(from[r] + e), S::broadcast(factors[r]), load<S>(from[r + 1] + e) * factors[r + 1]);
@@ -198,42 +233,49 @@ template <class A, class G> struct softmax_gradient_kernel {
     const row_cut<S> cut(columns);
     const S tail_slope = load<S>(slopes + cut.tail_at);
     for (int first = 0; first < rows; first += rows_at_once) {
-      blocked_sum<S> sum[rows_at_once];
-      S dot[rows_at_once], tail[rows_at_once];
-      each_row([&](auto r) __attribute__((always_inline)) {
-        tail[r] = load<S>(from[first + r] + cut.tail_at);   // before `to`, which may be the same row, overwrites it
-        if (cut.tail) sum[r].whole = cut.only_fresh(tail[r]);
-        dot[r] = sum[r].whole * tail_slope;
-      });
-      for (index_t block = 0; block < cut.full; block += blocked_sum<S>::block) {
-        S part[rows_at_once], part_dot[rows_at_once];
-        each_row([&](auto r) __attribute__((always_inline)) { part[r] = part_dot[r] = S::broadcast(0); });
-        for (index_t e = block; e < std::min(cut.full, block + blocked_sum<S>::block); e += S::lanes) {
-          const S slope = load<S>(slopes + e);
-          each_row([&](auto r) __attribute__((always_inline)) {
-            prefetch_ahead<8192, true>(to[first + r] + e);
-            const S x = load<S>(from[first + r] + e);
-            part[r] = part[r] + x;
-            part_dot[r] = mul_add(x, slope, part_dot[r]);
-          });
-        }
-        each_row([&](auto r) __attribute__((always_inline)) {
-          sum[r].add(part[r]);
-          dot[r] = dot[r] + part_dot[r];
-        });
-      }
-      S whole[rows_at_once];
-      each_row([&](auto r) __attribute__((always_inline)) { whole[r] = sum[r].total(); });
-      using group = simd<A, rows_at_once* static_cast<int>(sizeof(A))>;   // a lane for each row
-      const group sums = sums_of_lanes(whole), times = load<group>(factors + first) / sums, less = -times * (sums_of_lanes(dot) / sums);
-      S t[rows_at_once], l[rows_at_once];
       const A* row[rows_at_once];
       G* out[rows_at_once];
+      S whole[rows_at_once], dot[rows_at_once], tail[rows_at_once];
+      each_row([&](auto r) __attribute__((always_inline)) {
+        row[r] = from[first + r];
+        out[r] = to[first + r];
+        tail[r] = load<S>(row[r] + cut.tail_at);   // before `to`, which may be the same row, overwrites it
+        whole[r] = cut.tail ? cut.only_fresh(tail[r]) : S::broadcast(0);
+        dot[r] = whole[r] * tail_slope;
+      });
+      const auto add_columns = [&](index_t begin, index_t end, S(&sum)[rows_at_once], S(&sum_dot)[rows_at_once])
+          __attribute__((always_inline)) {
+        for (index_t e = begin; e < end; e += S::lanes) {
+          const S slope = load<S>(slopes + e);
+          each_row([&](auto r) __attribute__((always_inline)) {
+            prefetch_ahead<8192, true>(out[r] + e);
+            const S x = load<S>(row[r] + e);
+            sum[r] = sum[r] + x;
+            sum_dot[r] = mul_add(x, slope, sum_dot[r]);
+          });
+        }
+      };
+      if (cut.full <= blocked_sum<S>::block) {
+        add_columns(0, cut.full, whole, dot);
+      } else {
+        blocked_sum<S> sum[rows_at_once];
+        each_row([&](auto r) __attribute__((always_inline)) { sum[r].whole = whole[r]; });
+        for (index_t block = 0; block < cut.full; block += blocked_sum<S>::block) {
+          S part[rows_at_once] = {}, part_dot[rows_at_once] = {};
+          add_columns(block, std::min(cut.full, block + blocked_sum<S>::block), part, part_dot);
+          each_row([&](auto r) __attribute__((always_inline)) {
+            sum[r].add(part[r]);
+            dot[r] = dot[r] + part_dot[r];
+          });
+        }
+        each_row([&](auto r) __attribute__((always_inline)) { whole[r] = sum[r].total(); });
+      }
+      const row_group<A> sums = sums_of_lanes(whole), times = load<row_group<A>>(factors + first) / sums,
+                         less = -times * (sums_of_lanes(dot) / sums);
+      S t[rows_at_once], l[rows_at_once];
       each_row([&](auto r) __attribute__((always_inline)) {
         t[r] = S::broadcast(times.v[decltype(r)::value]);
         l[r] = S::broadcast(less.v[decltype(r)::value]);
-        row[r] = from[first + r];
-        out[r] = to[first + r];
       });
       if (mode == gradient_mode::overwrite) {
         for (index_t e = 0; e < cut.full; e += S::lanes) {

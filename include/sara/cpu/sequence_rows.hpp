@@ -44,7 +44,7 @@ template <class T> struct row_chunk {
 
   int count = 0, filled = 0;
   index_t row[most_chunk_rows];
-  A weight[most_chunk_rows];
+  A weight[most_chunk_rows];   // 0 for those that fill up
 
   // Moves `next` past the rows taken; calls skip(row) for each row of weight 0, which nobody reads.
   template <class Skip> void gather(index_t& next, index_t end, index_t most, const A* weights, index_t weight_step, const Skip& skip) {
@@ -58,15 +58,16 @@ template <class T> struct row_chunk {
       }
     }
     filled = (count + rows_at_once - 1) / rows_at_once * rows_at_once;
+    for (int r = count; r < filled; ++r) weight[r] = 0;
   }
 
-  // Exponentials of the chunk's rows, to their rows of `to`; sums of both.
+  // Exponentials of the chunk's rows, to their rows of `to`; their sums, and their peaks where wanted.
   template <class G>
-  void exponentiate(instruction_set isa, index_t columns, const sequence_rows<const T>& logits, A** to, row_sum<A>* sums,
+  void exponentiate(instruction_set isa, index_t columns, const sequence_rows<const T>& logits, A** to, A* sums, math::exp_row<A>* peaks,
                     const row_scratch<T, G>& scratch) const {
     const T* from[most_chunk_rows];
     for (int r = 0; r < filled; ++r) from[r] = r < count ? logits[row[r]] : scratch.blank;
-    run_kernel(isa, columns, exponentials_kernel<T>{from, to, sums, filled, columns});
+    run_kernel(isa, columns, exponentials_kernel<T>{from, to, sums, peaks, filled, columns});
   }
 };
 
@@ -90,14 +91,13 @@ void sum_softmax_rows(const row_block<T>& block, const sequence_rows<arithmetic_
   row_chunk<T> chunk;
   for (index_t next = block.begin;
        chunk.gather(next, block.end, most, block.weights, block.weight_step, [](index_t) {}), chunk.count > 0;) {
-    A *exponentials[most_chunk_rows], factors[most_chunk_rows];
-    row_sum<A> sums[most_chunk_rows];
+    A *exponentials[most_chunk_rows], sums[most_chunk_rows];
     for (int r = 0; r < chunk.filled; ++r)
       exponentials[r] = r < chunk.count && parked.data ? parked[chunk.row[r]] : scratch.exponentials + r * scratch.stride;
-    chunk.exponentiate(block.isa, block.columns, block.logits, exponentials, sums, scratch);
-    for (int r = 0; r < chunk.filled; ++r)
-      factors[r] = r < chunk.count ? static_cast<A>(static_cast<double>(chunk.weight[r]) * block.weight_scale) / sums[r].sum : A(0);
-    run_kernel(block.isa, block.columns, weighted_sum_kernel<A>{exponentials, factors, chunk.filled, block.columns, total});
+    chunk.exponentiate(block.isa, block.columns, block.logits, exponentials, sums, nullptr, scratch);
+    for (int r = 0; block.weight_scale != 1 && r < chunk.count; ++r)
+      chunk.weight[r] = static_cast<A>(static_cast<double>(chunk.weight[r]) * block.weight_scale);
+    run_kernel(block.isa, block.columns, weighted_sum_kernel<A>{exponentials, chunk.weight, sums, chunk.filled, block.columns, total});
   }
   for (index_t e = 0; block.weight_scale != 1 && e < block.columns; ++e) total[e] /= block.weight_scale;
 }
@@ -121,17 +121,16 @@ void differentiate_softmax_rows(const row_block<T>& block, const sequence_rows<c
     A factors[most_chunk_rows];
     G* to[most_chunk_rows];
     if (!parked.data) {
-      A* own[most_chunk_rows];
-      row_sum<A> ignored[most_chunk_rows];
+      A *own[most_chunk_rows], ignored[most_chunk_rows];
       for (int r = 0; r < chunk.filled; ++r) own[r] = scratch.exponentials + r * scratch.stride;
-      chunk.exponentiate(block.isa, block.columns, block.logits, own, ignored, scratch);
+      chunk.exponentiate(block.isa, block.columns, block.logits, own, ignored, nullptr, scratch);
       std::copy_n(own, chunk.filled, exponentials);
     }
     for (int r = 0; r < chunk.filled; ++r) {
       const bool counts = r < chunk.count;
       if (parked.data) exponentials[r] = counts ? parked[chunk.row[r]] : scratch.ones;
       to[r] = counts ? gradient[chunk.row[r]] : scratch.nowhere;
-      factors[r] = counts ? static_cast<A>(coefficient * static_cast<double>(chunk.weight[r])) : A(0);
+      factors[r] = static_cast<A>(coefficient * static_cast<double>(chunk.weight[r]));
     }
     run_kernel(block.isa, block.columns,
                softmax_gradient_kernel<A, G>{exponentials, to, factors, chunk.filled, block.columns, slopes, mode});

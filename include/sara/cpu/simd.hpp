@@ -16,7 +16,13 @@ template <class A, int bytes> struct simd_vector { typedef A type __attribute__(
 template <class A, int bytes> struct simd_mask {
   typename simd_vector<integer_of<A>, bytes>::type v;
 
+  SARA_INLINE friend simd_mask shifted_down(const simd_mask& a, int by) {   // zeros come in
+    using words = typename simd_vector<std::make_unsigned_t<integer_of<A>>, bytes>::type;
+    return {__builtin_bit_cast(decltype(a.v), __builtin_bit_cast(words, a.v) >> by)};
+  }
   SARA_INLINE friend simd_mask operator&(const simd_mask& a, const simd_mask& b) { return {a.v & b.v}; }
+  SARA_INLINE friend simd_mask operator|(const simd_mask& a, const simd_mask& b) { return {a.v | b.v}; }
+  SARA_INLINE friend simd_mask operator!(const simd_mask& a) { return {~a.v}; }
 };
 
 template <class A, int bytes> struct simd {
@@ -30,7 +36,6 @@ template <class A, int bytes> struct simd {
 
   SARA_INLINE static simd broadcast(A x) { return {vector{} + x}; }
   SARA_INLINE static simd from_bits(const integers& bits) { return {__builtin_bit_cast(vector, bits)}; }
-  SARA_INLINE static simd from_integers(const integers& i) { return {__builtin_convertvector(i, vector)}; }
   SARA_INLINE mask bits() const { return {__builtin_bit_cast(integers, v)}; }
 
   SARA_INLINE friend simd operator+(const simd& a, const simd& b) { return {a.v + b.v}; }
@@ -43,6 +48,7 @@ template <class A, int bytes> struct simd {
   SARA_INLINE friend simd operator*(const simd& a, A b) { return {a.v * b}; }
   SARA_INLINE friend mask operator<(const simd& a, const simd& b) { return {a.v < b.v}; }
   SARA_INLINE friend mask operator<(const simd& a, A b) { return {a.v < b}; }
+  SARA_INLINE friend mask operator>(const simd& a, A b) { return {a.v > b}; }
   SARA_INLINE friend mask operator==(const simd& a, const simd& b) { return {a.v == b.v}; }
 
   // a * b + c in one expression, so that compilers fuse it where the machine can.
@@ -97,6 +103,24 @@ template <class A, int bytes> SARA_INLINE void split(const simd<A, bytes>& x, si
   std::memcpy(&low.v, &x.v, bytes / 2);
   std::memcpy(&high.v, reinterpret_cast<const char*>(&x.v) + bytes / 2, bytes / 2);
 }
+
+template <class A, int bytes>
+SARA_INLINE void split(const simd_mask<A, bytes>& x, simd_mask<A, bytes / 2>& low, simd_mask<A, bytes / 2>& high) {
+  std::memcpy(&low.v, &x.v, bytes / 2);
+  std::memcpy(&high.v, reinterpret_cast<const char*>(&x.v) + bytes / 2, bytes / 2);
+}
+
+// Is a comparison's result true in some lane, in every lane?
+template <class A, int bytes> SARA_INLINE bool any(const simd_mask<A, bytes>& m) {
+  if constexpr (bytes == static_cast<int>(sizeof(A))) {
+    return m.v[0] != 0;
+  } else {
+    simd_mask<A, bytes / 2> low, high;
+    split(m, low, high);
+    return any(low | high);
+  }
+}
+template <class A, int bytes> SARA_INLINE bool every(const simd_mask<A, bytes>& m) { return !any(!m); }
 
 // Sum and maximum over the lanes, by halves: one fixed order.
 template <class A, int bytes> SARA_INLINE A sum_of_lanes(const simd<A, bytes>& x) {

@@ -14,12 +14,15 @@ template <class A> struct lane {
   using scalar = A;
   struct integer {
     integer_of<A> v;
+
+    SARA_INLINE friend integer shifted_down(const integer& a, int by) {   // zeros come in
+      return {static_cast<integer_of<A>>(static_cast<std::make_unsigned_t<integer_of<A>>>(a.v) >> by)};
+    }
   };
 
   A v;
 
   SARA_INLINE static lane broadcast(A x) { return {x}; }
-  SARA_INLINE static lane from_integers(integer_of<A> k) { return {static_cast<A>(k)}; }
   SARA_INLINE static lane from_bits(integer_of<A> bits) { return {__builtin_bit_cast(A, bits)}; }
   SARA_INLINE integer bits() const { return {__builtin_bit_cast(integer_of<A>, v)}; }
 

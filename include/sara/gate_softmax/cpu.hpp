@@ -13,19 +13,24 @@ template <class A, class P> struct normalize_kernel {
   using arithmetic = A;
 
   const A* const* from;
-  const row_sum<A>* sums;
-  matrix_view<P> to;
-  index_t first;
-  int rows;
+  const A* sums;
+  P* const* to;   // may be the same rows
+  int rows;       // a multiple of rows_at_once
+  index_t columns;
 
   template <int bytes> SARA_INLINE void run() const {
     using S = simd<A, bytes>;
-    const row_cut<S> cut(to.columns());
-    for (int r = 0; r < rows; ++r) {
-      P* const out = to.row(first + r);
-      const S inverse = S::broadcast(A(1) / sums[r].sum);
-      for (index_t e = 0; e < cut.full; e += S::lanes) store(out + e, load<S>(from[r] + e) * inverse);
-      if (cut.tail) store(out + cut.tail_at, load<S>(from[r] + cut.tail_at) * inverse);
+    const row_cut<S> cut(columns);
+    for (int first = 0; first < rows; first += rows_at_once) {
+      const row_group<A> inverse = row_group<A>::broadcast(1) / load<row_group<A>>(sums + first);
+      each_row([&](auto r) __attribute__((always_inline)) {
+        const A* const row = from[first + r];
+        P* const out = to[first + r];
+        const S times = S::broadcast(inverse.v[decltype(r)::value]);
+        const S tail = load<S>(row + cut.tail_at) * times;   // before `to` overwrites it
+        for (index_t e = 0; e < cut.full; e += S::lanes) store(out + e, load<S>(row + e) * times);
+        if (cut.tail) store(out + cut.tail_at, tail);
+      });
     }
   }
 };
@@ -33,37 +38,52 @@ template <class A, class P> struct normalize_kernel {
 // scale (p (g - sum of p g) + grad_log_sum_exp p) of rows [begin, end).
 template <class P, class G> struct gate_softmax_backward_kernel {
   using arithmetic = arithmetic_t<P>;
+  using A = arithmetic;
 
   matrix_view<const P> probs, grad_probs;
-  vector_view<const arithmetic> grad_log_sum_exp;
+  vector_view<const A> grad_log_sum_exp;
   matrix_view<G> grad_logits;
-  arithmetic scale = 1;
+  A scale = 1;
   gradient_mode mode = gradient_mode::overwrite;
   index_t begin = 0, end = 0;
 
   template <int bytes> SARA_INLINE void run() const {
-    using A = arithmetic;
     using S = simd<A, bytes>;
     const row_cut<S> cut(probs.columns());
     for (index_t t = begin; t < end; ++t) {
       const P* const p = probs.row(t);
-      const P* const g = grad_probs.data() ? grad_probs.row(t) : nullptr;
-      G* const to = grad_logits.row(t);
-      const auto gradient_at = [&](index_t e) __attribute__((always_inline)) { return g ? load<S>(g + e) : S::broadcast(0); };
-      // The tail's vector is read before `to`, which may be the same row, is written.
-      const S tail_p = load<S>(p + cut.tail_at), tail_g = gradient_at(cut.tail_at);
-      S dot = cut.tail ? cut.only_fresh(tail_p * tail_g) : S::broadcast(0);
-      for (index_t e = 0; e < cut.full; e += S::lanes) dot = mul_add(load<S>(p + e), gradient_at(e), dot);
       const A extra = grad_log_sum_exp.data() ? grad_log_sum_exp[t] : A(0);
-      const S less = S::broadcast(sum_of_lanes(dot) - extra), times = S::broadcast(scale);
-      if (mode == gradient_mode::overwrite) {
-        for (index_t e = 0; e < cut.full; e += S::lanes) store(to + e, load<S>(p + e) * (gradient_at(e) - less) * times);
-        if (cut.tail) store(to + cut.tail_at, tail_p * (tail_g - less) * times);
+      if (grad_probs.data()) {
+        const P* const g = grad_probs.row(t);
+        differentiate(
+            p, [g](index_t e) __attribute__((always_inline)) { return load<S>(g + e); }, extra, grad_logits.row(t), cut);
       } else {
-        const S before = load<S>(to + cut.tail_at);
-        for (index_t e = 0; e < cut.full; e += S::lanes) store(to + e, load<S>(to + e) + load<S>(p + e) * (gradient_at(e) - less) * times);
-        if (cut.tail) store(to + cut.tail_at, before + tail_p * (tail_g - less) * times);
+        differentiate(
+            p, [](index_t) __attribute__((always_inline)) { return S::broadcast(0); }, extra, grad_logits.row(t), cut);
       }
+    }
+  }
+
+ private:
+  template <class S, class Gradient>
+  SARA_INLINE void differentiate(const P* p, const Gradient& gradient_at, A extra, G* to, const row_cut<S>& cut) const {
+    // The tail's vector is read before `to`, which may be the same row, is written.
+    const S tail_p = load<S>(p + cut.tail_at), tail_g = gradient_at(cut.tail_at);
+    S dot[2] = {cut.tail ? cut.only_fresh(tail_p * tail_g) : S::broadcast(0), S::broadcast(0)};
+    index_t e = 0;
+    for (; e + 2 * S::lanes <= cut.full; e += 2 * S::lanes)
+      written_out<2>([&](auto i) __attribute__((always_inline)) {
+        dot[i] = mul_add(load<S>(p + e + i * S::lanes), gradient_at(e + i * S::lanes), dot[i]);
+      });
+    if (e < cut.full) dot[0] = mul_add(load<S>(p + e), gradient_at(e), dot[0]);
+    const S less = S::broadcast(sum_of_lanes(dot[0] + dot[1]) - extra), times = S::broadcast(scale);
+    if (mode == gradient_mode::overwrite) {
+      for (e = 0; e < cut.full; e += S::lanes) store(to + e, load<S>(p + e) * (gradient_at(e) - less) * times);
+      if (cut.tail) store(to + cut.tail_at, tail_p * (tail_g - less) * times);
+    } else {
+      const S before = load<S>(to + cut.tail_at);
+      for (e = 0; e < cut.full; e += S::lanes) store(to + e, load<S>(to + e) + load<S>(p + e) * (gradient_at(e) - less) * times);
+      if (cut.tail) store(to + cut.tail_at, before + tail_p * (tail_g - less) * times);
     }
   }
 };
@@ -101,13 +121,20 @@ void gate_softmax_into(const cpu_executor& given, const gate_softmax_inputs<T>& 
     row_chunk<T> chunk;
     for (index_t next = blocks.begin(block), first = next; next < blocks.end(block); first = next) {
       chunk.gather(next, blocks.end(block), chunk_rows(experts), nullptr, 1, [](index_t) {});
-      A* exponentials[most_chunk_rows];
-      row_sum<A> sums[most_chunk_rows];
-      for (int r = 0; r < chunk.filled; ++r) exponentials[r] = scratch[worker].exponentials + r * scratch[worker].stride;
-      chunk.exponentiate(isa, experts, logits, exponentials, sums, scratch[worker]);
-      if (out.probs.given()) run_kernel(isa, experts, normalize_kernel<A, P>{exponentials, sums, out.probs, first, chunk.count});
+      // Where the probabilities can hold the exponentials, these go there, unless that is where the logits lie.
+      A *exponentials[most_chunk_rows], sums[most_chunk_rows];
+      P* to[most_chunk_rows];
+      math::exp_row<A> peaks[most_chunk_rows];
+      for (int r = 0; r < chunk.filled; ++r) {
+        exponentials[r] = scratch[worker].exponentials + r * scratch[worker].stride;
+        to[r] = r < chunk.count && out.probs.given() ? out.probs.row(first + r) : scratch[worker].nowhere;
+        if constexpr (std::is_same_v<P, A>)
+          if (r < chunk.count && out.probs.given() && static_cast<const void*>(to[r]) != logits[first + r]) exponentials[r] = to[r];
+      }
+      chunk.exponentiate(isa, experts, logits, exponentials, sums, out.log_sum_exp.given() ? peaks : nullptr, scratch[worker]);
+      if (out.probs.given()) run_kernel(isa, experts, normalize_kernel<A, P>{exponentials, sums, to, chunk.filled, experts});
       for (int r = 0; out.log_sum_exp.given() && r < chunk.count; ++r)
-        out.log_sum_exp[first + r] = static_cast<A>(sums[r].peak.log_sum_exp(sums[r].sum));
+        out.log_sum_exp[first + r] = static_cast<A>(peaks[r].log_sum_exp(sums[r]));
     }
   });
 }

@@ -12,6 +12,7 @@ inline namespace SARA_ABI {
 // The slopes lose their mean under q: the gradient does not see it, and what is left rounds less.
 template <class A> struct js_routing_step_kernel {
   using arithmetic = double;
+  static constexpr bool keeps_masks = true;
 
   double* q = nullptr;   // [experts] sums, divided by `mass` in place
   double mass = 1;

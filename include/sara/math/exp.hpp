@@ -56,10 +56,10 @@ template <class A> struct usual_exp_row {
   integer_of<A> exponent = exp_constants<A>::exponent_bias + exp_constants<A>::usual_bias;
 
   // From the sum of exp_usual over a row: was its largest logit from -5 to 16? The largest term is at least the mean and at most the
-  // sum. False for NaN.
-  SARA_INLINE static bool was_usual(A sum, A columns) {
+  // sum. False for NaN. V: the sum of one row, or of a row in each lane.
+  template <class V> SARA_INLINE static auto was_usual(const V& sum, A columns) {
     constexpr A one = static_cast<A>(std::uint64_t(1) << (exp_constants<A>::usual_bias - 1)) * 2;
-    return sum >= columns * (A(0.006737946999085467) * one) && sum <= A(8886110.520507872) * one;
+    return (sum > columns * (A(0.006737946999085467) * one)) & (sum < A(8886110.520507872) * one);
   }
 };
 

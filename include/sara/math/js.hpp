@@ -6,11 +6,11 @@
 //   d JS / d hi = 1/2 ln(1 + u),  d JS / d lo = 1/2 ln(1 - u)           (exact for unnormalised p and q too)
 //
 // which equals 1/2 KL(p || m) + 1/2 KL(q || m) (SARA, arXiv 2606.25821), whose own form has no right digit near convergence.
-// Near (u < 1/2): phi = u atanh(u) + 1/2 log1p(-u^2), slopes from the same two; far: logarithms of 2 hi / (p + q) and
-// 2 lo / (p + q), taken by division. Every term is >= 0; hi and lo make the sum symmetric bit by bit.
+// Near (u < 1/2): phi = u atanh(u) + 1/2 log1p(-u^2), slopes from the same two; far: logarithms of y = 2 lo / (p + q), taken by division,
+// and of 2 - y. Every term is >= 0; hi and lo make the sum symmetric bit by bit.
 //
 // R may be double, a SIMD vector of it, or an Eigen AutoDiffScalar: whatever has the arithmetic operators and, found
-// by its namespace or here, select, log, log1p and atanh.
+// by its namespace or here, select, log, log1p and atanh, and any for what its comparisons yield.
 #pragma once
 
 #include <cmath>
@@ -22,6 +22,7 @@ inline namespace SARA_ABI {
 
 template <class R> SARA_INLINE R select(bool condition, const R& yes, const R& no) { return condition ? yes : no; }
 
+SARA_INLINE bool any(bool condition) { return condition; }
 SARA_INLINE double log(double x) { return std::log(x); }
 SARA_INLINE double log1p(double x) { return std::log1p(x); }
 SARA_INLINE double atanh(double x) { return std::atanh(x); }
@@ -43,13 +44,15 @@ template <class R> SARA_INLINE js_term<R> js(const R& p, const R& q) {
   const auto near = u < 0.5;
   const R v = select(near, u, zero);
   const R a = atanh(v), b = log1p(-(v * v)) * 0.5;   // log1p(+-u) = b +- a
-
-  const R x = (hi + hi) / whole, y = (lo + lo) / whole;
-  const R log_x = log(select(near, one, x));
-  const R log_y = log(select(near, one, select(lo == zero, one, y)));
-
-  const R phi = select(near, v * a + b, (x * log_x + y * log_y) * 0.5);
-  const R slope_hi = select(near, b + a, log_x) * 0.5, slope_lo = select(near, b - a, log_y) * 0.5;
+  R phi = v * a + b, slope_hi = (b + a) * 0.5, slope_lo = (b - a) * 0.5;
+  if (any(!near)) {
+    const R y = (lo + lo) / whole, x = -(y - 2.0);   // 1 - u, 1 + u
+    const R log_x = log(select(near, one, x));
+    const R log_y = log(select(near, one, select(lo == zero, one, y)));
+    phi = select(near, phi, (x * log_x + y * log_y) * 0.5);
+    slope_hi = select(near, slope_hi, log_x * 0.5);
+    slope_lo = select(near, slope_lo, log_y * 0.5);
+  }
   const R at_lo = select(lo == zero, zero, slope_lo), at_hi = select(empty, zero, slope_hi);
   return {sum * 0.5 * phi, select(p_is_less, at_lo, at_hi), select(p_is_less, at_hi, at_lo)};
 }

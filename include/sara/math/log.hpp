@@ -1,5 +1,5 @@
-// log, log1p and atanh of SIMD vectors of double (on a device, of one), over the ranges that the Jensen-Shannon term needs. All three come
-// from one polynomial: atanh(s) = s + s^3 R(s^2), and ln m = 2 atanh((m - 1) / (m + 1)).
+// log, log1p and atanh of SIMD vectors of double (on a device, of one), over the ranges that the Jensen-Shannon term needs:
+// atanh(s) = s + s^3 R(s^2), ln m = 2 atanh((m - 1) / (m + 1)), ln(1 + x) = x + x^2 Q(x).
 #pragma once
 
 #include "polynomial.hpp"
@@ -20,25 +20,35 @@ struct atanh_coefficients {
 // |s| <= 1/2.
 template <class V> SARA_INLINE V atanh_near(const V& s) {
   const V w = s * s;
-  return mul_add(s * w, horner<atanh_coefficients>(w), s);
+  return mul_add(s * w, polynomial<atanh_coefficients>(w), s);
 }
 
+// Minimax for (ln(1 + x) - x) / x^2 over x in [-1/4, 0]: relative error of the logarithm 1.3e-17.
+struct log1p_coefficients {
+  static constexpr double all[] = {-0.50000000000001248192, 0.33333333332942837955,  -0.25000000042638874019, 0.19999997659899659332,
+                                   -0.16666742212593977057, 0.14284152803467257126,  -0.12521693694128429694, 0.10903172179875326443,
+                                   -0.11387012531111861242, 0.027098228458129513509, -0.27936703639332096674, -0.29611730149270013231,
+                                   -0.43471834137309595193};
+  static constexpr int count = sizeof all / sizeof *all;
+  template <int i> static constexpr double c = all[i];
+};
+
 // ln(1 + x) for x in [-1/4, 0].
-template <class V> SARA_INLINE V log1p_near(const V& x) {
-  const V s = x / (x + 2.0);
-  const V a = atanh_near(s);
-  return a + a;
-}
+template <class V> SARA_INLINE V log1p_near(const V& x) { return mul_add(x * x, polynomial<log1p_coefficients>(x), x); }
 
 // ln x for x > 0, denormals included. NaN for NaN.
 template <class V> SARA_INLINE V log_positive(const V& x) {
   const auto is_denormal = x < V::broadcast(2.2250738585072014e-308);
   const V normal = select(is_denormal, x * 18014398509481984.0, x);   // 2^54
-  // normal = 2^e m, m in [sqrt(1/2), sqrt(2)): the exponent field of normal / sqrt(1/2), its sign extended by the shift.
-  constexpr std::int64_t sqrt_half = 0x3fe6a09e667f3bcdLL;
-  const auto e = (normal.bits().v - sqrt_half) >> 52;
-  const V m = V::from_bits(normal.bits().v - (e << 52));
-  const V k = V::from_integers(e) - select(is_denormal, V::broadcast(54.0), V::broadcast(0.0));
+  // normal = 2^e m, m in [sqrt(1/2), sqrt(2)): e is the exponent field of normal / sqrt(1/2), here with the field's bias: never negative,
+  // so that it needs neither a shift nor a conversion that knows signs, which AVX2 has not.
+  constexpr std::int64_t sqrt_half = 0x3fe6a09e667f3bcdLL, one = 0x3ff0000000000000LL, field = ~0x000fffffffffffffLL;
+  constexpr double two_52 = 4503599627370496.;   // its last bits are an integer
+  auto biased = normal.bits();
+  biased.v -= sqrt_half - one;
+  const V m = V::from_bits(normal.bits().v - ((biased.v & field) - one));
+  const V k = V::from_bits(shifted_down(biased, 52).v | 0x4330000000000000LL) -
+              select(is_denormal, V::broadcast(two_52 + 1023 + 54), V::broadcast(two_52 + 1023));
   const V s = (m - 1.0) / (m + 1.0);
   const V a = atanh_near(s);
   const V log_m = a + a;
