@@ -100,9 +100,9 @@ template <class T> struct exponentials_kernel {
   }
 
  private:
-  // Rows of so many bytes are short enough for a group of them to be gone through side by side, which overlaps their sums; longer ones one
-  // after the other: the caches' own prefetchers follow one row better than four.
-  static constexpr index_t most_side_by_side = 640;
+  // Rows of so many bytes are too short to keep the machine busy one by one, and a group of them is gone through side by side. With longer
+  // ones that would cost a quarter where they come from memory: the caches' own prefetchers follow one row better than four.
+  static constexpr index_t most_side_by_side = 128;
 
   template <class S> SARA_INLINE void exponentiate_by_peak(int r, const row_cut<S>& cut) const {
     S top = load<S>(from[r] + cut.tail_at), sum;
