@@ -28,7 +28,11 @@ WHOLE = "loss and gradient"
 SAME_ERROR = 2.4e-7  # four roundings of fp32: the largest error of millions of entries is one row's luck, and differs so much by data
 
 # Why another is ahead where it is: printed beside the row. (job, library): sentence
-REASONS = {}
+REASONS = {
+    ("softmax", "ONNX Runtime"): "The rows come from memory there (in cache gate_softmax is ahead), and it varies from run to run from level to this; larger blocks for each thread gained 5 %, the rest is not explained yet.",
+    ("softmax backward", "PyTorch"): "Both move 12 bytes an element at the pace of the caches and of memory: level, one or the other by some percent.",
+    ("softmax backward", "libtorch"): "Both move 12 bytes an element at the pace of the caches and of memory: level, one or the other by some percent.",
+}
 
 
 # ---- reading
@@ -287,8 +291,11 @@ class Figures:
         if not panels:
             return ""
         most = max(len(h["contestants"]) for h in panels)
-        figure, axes = plt.subplots(1, len(panels), figsize=(6.2 * len(panels), 0.8 + 0.24 * most), squeeze=False)
-        for axis, heat in zip(axes[0], panels):
+        lines = (len(panels) + 1) // 2
+        figure, axes = plt.subplots(lines, 2, figsize=(12.4, (0.8 + 0.2 * most) * lines), squeeze=False)
+        for axis in axes.flat[len(panels):]:
+            axis.set_visible(False)
+        for axis, heat in zip(axes.flat, panels):
             ranked = sorted((c for c in heat["contestants"] if is_timed(c)), key=lambda c: -c["seconds"])
             rates = [heat["elements"] / c["seconds"] * 1e-9 for c in ranked]
             axis.barh(range(len(ranked)), rates, color=[colour(c["library"]) for c in ranked], height=0.7)
@@ -473,7 +480,7 @@ def main():
     out.append("""Every timed call's result was first held against the tests' naive double oracle: `error` is the largest difference by the largest entry,
 and a contestant above 1e-4 is shown as wrong and not ranked. All inputs are fresh random numbers. Shapes are (layers x) sequences x tokens
 x experts. In the race the contestants take turns in one process (benchmarks/race/heat.hpp says how): medians of the turns in which both cores
-were there.
+were there, or, where these were too few, of the third that came nearest to it.
 """)
     out.append("## Targets\n\n" + targets(race, benchmarks) + "\n")
     if heats:

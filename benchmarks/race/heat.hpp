@@ -4,7 +4,7 @@
 // leave spinning fall asleep, one run to warm up, then timed runs for 10 ms, the caller's thread on one processor and all others on
 // the rest (placement.hpp). Before and after it a control loop of fixed work runs on two threads; where the control was slow a core
 // was missing, and the turn is dropped. Figures are medians of the turns that are left; where those are fewer than a third of the
-// rounds, up to twice as many rounds follow. Each contestant's result is held against the double oracle before anything is timed; one
+// rounds, up to twice as many rounds follow, and if that does not help the third with the best controls is taken. Each contestant's result is held against the double oracle before anything is timed; one
 // that is wrong is shown and not timed.
 #pragma once
 
@@ -139,7 +139,8 @@ class heat {
     return {seconds, std::max(before, run_control())};
   }
 
-  // What counts as slow is known better with every turn, so the turns are sorted anew. True if a contestant has too few.
+  // What counts as slow is known better with every turn, so the turns are sorted anew. True if a contestant has too few: then the better
+  // third of its turns, by their controls, is what there is.
   static bool keep_quiet_turns(const std::vector<std::vector<turn>>& turns, std::vector<std::vector<double>>& kept,
                                const std::vector<bool>& right, int rounds) {
     std::vector<double> sorted = controls();
@@ -152,6 +153,12 @@ class heat {
       for (const turn& t : turns[c])
         if (t.control <= limit) kept[c].push_back(t.seconds);
       few |= right[c] && kept[c].size() * 3 < static_cast<std::size_t>(rounds);
+      if (kept[c].size() * 3 >= turns[c].size()) continue;
+      std::vector<turn> best = turns[c];
+      std::sort(best.begin(), best.end(), [](const turn& a, const turn& b) { return a.control < b.control; });
+      best.resize((best.size() + 2) / 3);
+      kept[c].clear();
+      for (const turn& t : best) kept[c].push_back(t.seconds);
     }
     return few;
   }

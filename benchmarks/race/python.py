@@ -200,9 +200,16 @@ class Race:
         time.sleep(0.015)
         contestant.times.append((seconds / runs, max(before, self.control())))
 
-    def kept(self, contestant):
+    def quiet(self, contestant):
         limit = 1.15 * quantile(self.controls, 0.1)
         return [seconds for seconds, control in contestant.times if control <= limit]
+
+    def kept(self, contestant):
+        quiet = self.quiet(contestant)
+        if 3 * len(quiet) >= len(contestant.times):
+            return quiet
+        best = sorted(contestant.times, key=lambda turn: turn[1])  # too few: the better third, by their controls
+        return [seconds for seconds, _ in best[: (len(best) + 2) // 3]]
 
     def made(self, library, job, make):
         """What make() returns, or in its place one contestant that has failed: the others go on."""
@@ -239,7 +246,7 @@ class Race:
         racing = [c for c in contestants if c.status == "ok"]
         rounds = max(min(5, self.rounds), min(self.rounds, int(self.seconds / max(of_round, 0.01))))
         begin, done = time.perf_counter(), 0
-        while done < rounds or (done < 3 * rounds and time.perf_counter() - begin < 2 * self.seconds and any(3 * len(self.kept(c)) < rounds for c in racing)):
+        while done < rounds or (done < 3 * rounds and time.perf_counter() - begin < 2 * self.seconds and any(3 * len(self.quiet(c)) < rounds for c in racing)):
             for i in range(len(racing)):
                 self.take_turn(racing[(i + done) % len(racing)])
             done += 1
