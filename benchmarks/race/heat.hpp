@@ -4,8 +4,8 @@
 // leave spinning fall asleep, one run to warm up, then timed runs for 10 ms, the caller's thread on one processor and all others on
 // the rest (placement.hpp). Before and after it a control loop of fixed work runs on two threads; where the control was slow a core
 // was missing, and the turn is dropped. Figures are medians of the turns that are left; where those are fewer than a third of the
-// rounds, up to twice as many rounds follow, and if that does not help the third with the best controls is taken. Each contestant's result is held against the double oracle before anything is timed; one
-// that is wrong is shown and not timed.
+// rounds, up to twice as many rounds follow, and if that does not help the third with the best controls is taken. Each contestant's
+// result is held against the double oracle before anything is timed; one that is wrong is shown and not timed.
 #pragma once
 
 #include <algorithm>

@@ -4,7 +4,7 @@
 # what the compiler reads.
 cmake_minimum_required(VERSION 3.25)
 
-set(own_lines_bound 2200)     # of the library's, blank lines and comments apart
+set(own_lines_bound 2150)     # of the library's, blank lines and comments apart
 set(all_lines_bound 67000)    # of all, as counted with libstdc++ 12; other versions differ and are only reported
 
 set(dir ${CMAKE_CURRENT_BINARY_DIR})

@@ -20,16 +20,12 @@ template <class Kernel>
 }
 #endif
 
-// What a kernel says of itself if its comparisons are more than one selection each: of such masks of 64 bytes GCC 12 makes lane by lane,
-// where the function that compares has no AVX-512 of its own. Clang does not.
-template <class Kernel>
-concept keeps_masks = requires {
-  requires Kernel::keeps_masks;
-};
+// A kernel says `keeps_masks` if a comparison of its is used more than once: GCC 12 works such masks of 64 bytes lane by lane, as the
+// inlined function that compares has no AVX-512 of its own. Clang does not.
 #if defined(__clang__)
-template <class Kernel> inline constexpr bool fits_avx512 = true;
+template <class> inline constexpr bool fits_avx512 = true;
 #else
-template <class Kernel> inline constexpr bool fits_avx512 = !keeps_masks<Kernel>;
+template <class Kernel> inline constexpr bool fits_avx512 = !requires { requires Kernel::keeps_masks; };
 #endif
 
 // Runs a kernel over rows of `columns` values with the widest vectors of `isa` (not `best`) that are no longer than a row: a

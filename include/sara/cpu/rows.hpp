@@ -56,6 +56,20 @@ template <class S> struct blocked_sum {
   SARA_INLINE S total() const { return whole + lost; }   // to be added over the lanes
 };
 
+// Adds the full columns of n rows to `sum`, by add(begin, end, sum): plainly if they fit one block, else block by block.
+template <int n, class S, class Add> SARA_INLINE void add_in_blocks(const row_cut<S>& cut, const Add& add, S (&sum)[n]) {
+  constexpr index_t block = blocked_sum<S>::block;
+  if (cut.full <= block) return add(0, cut.full, sum);
+  blocked_sum<S> whole[n];
+  written_out<n>([&](auto r) __attribute__((always_inline)) { whole[r].whole = sum[r]; });
+  for (index_t begin = 0; begin < cut.full; begin += block) {
+    S part[n] = {};
+    add(begin, std::min(cut.full, begin + block), part);
+    written_out<n>([&](auto r) __attribute__((always_inline)) { whole[r].add(part[r]); });
+  }
+  written_out<n>([&](auto r) __attribute__((always_inline)) { sum[r] = whole[r].total(); });
+}
+
 // A lane for each row of a group.
 template <class A> using row_group = simd<A, rows_at_once* static_cast<int>(sizeof(A))>;
 
@@ -130,18 +144,10 @@ template <class T> struct exponentials_kernel {
       exp(tail);
       written_out<n>([&](auto r) __attribute__((always_inline)) { sum[r] = cut.only_fresh(tail[r]); });
     }
-    if (cut.full <= blocked_sum<S>::block) {
-      exponentiate_columns<n, vectors>(row, out, 0, cut.full, exp, sum);
-    } else {
-      blocked_sum<S> whole[n];
-      written_out<n>([&](auto r) __attribute__((always_inline)) { whole[r].whole = sum[r]; });
-      for (index_t block = 0; block < cut.full; block += blocked_sum<S>::block) {
-        S part[n] = {};
-        exponentiate_columns<n, vectors>(row, out, block, std::min(cut.full, block + blocked_sum<S>::block), exp, part);
-        written_out<n>([&](auto r) __attribute__((always_inline)) { whole[r].add(part[r]); });
-      }
-      written_out<n>([&](auto r) __attribute__((always_inline)) { sum[r] = whole[r].total(); });
-    }
+    const auto add = [&](index_t begin, index_t end, S(&part)[n]) __attribute__((always_inline)) {
+      exponentiate_columns<n, vectors>(row, out, begin, end, exp, part);
+    };
+    add_in_blocks(cut, add, sum);
     written_out<n>([&](auto r) __attribute__((always_inline)) {
       if (cut.tail) store(out[r] + cut.tail_at, tail[r]);
       total[r] = sum[r];
@@ -243,33 +249,20 @@ template <class A, class G> struct softmax_gradient_kernel {
         whole[r] = cut.tail ? cut.only_fresh(tail[r]) : S::broadcast(0);
         dot[r] = whole[r] * tail_slope;
       });
-      const auto add_columns = [&](index_t begin, index_t end, S(&sum)[rows_at_once], S(&sum_dot)[rows_at_once])
-          __attribute__((always_inline)) {
+      const auto add = [&](index_t begin, index_t end, S(&sum)[rows_at_once]) __attribute__((always_inline)) {
+        S part_dot[rows_at_once] = {};
         for (index_t e = begin; e < end; e += S::lanes) {
           const S slope = load<S>(slopes + e);
           each_row([&](auto r) __attribute__((always_inline)) {
             prefetch_ahead<8192, true>(out[r] + e);
             const S x = load<S>(row[r] + e);
             sum[r] = sum[r] + x;
-            sum_dot[r] = mul_add(x, slope, sum_dot[r]);
+            part_dot[r] = mul_add(x, slope, part_dot[r]);
           });
         }
+        each_row([&](auto r) __attribute__((always_inline)) { dot[r] = dot[r] + part_dot[r]; });
       };
-      if (cut.full <= blocked_sum<S>::block) {
-        add_columns(0, cut.full, whole, dot);
-      } else {
-        blocked_sum<S> sum[rows_at_once];
-        each_row([&](auto r) __attribute__((always_inline)) { sum[r].whole = whole[r]; });
-        for (index_t block = 0; block < cut.full; block += blocked_sum<S>::block) {
-          S part[rows_at_once] = {}, part_dot[rows_at_once] = {};
-          add_columns(block, std::min(cut.full, block + blocked_sum<S>::block), part, part_dot);
-          each_row([&](auto r) __attribute__((always_inline)) {
-            sum[r].add(part[r]);
-            dot[r] = dot[r] + part_dot[r];
-          });
-        }
-        each_row([&](auto r) __attribute__((always_inline)) { whole[r] = sum[r].total(); });
-      }
+      add_in_blocks(cut, add, whole);
       const row_group<A> sums = sums_of_lanes(whole), times = load<row_group<A>>(factors + first) / sums,
                          less = -times * (sums_of_lanes(dot) / sums);
       S t[rows_at_once], l[rows_at_once];

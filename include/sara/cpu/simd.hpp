@@ -98,14 +98,9 @@ template <class S> SARA_INLINE S lane_numbers() {
 
 template <class S> SARA_INLINE typename S::mask every_lane() { return S::broadcast(-1) < S::broadcast(0); }
 
-// The halves of a vector.
-template <class A, int bytes> SARA_INLINE void split(const simd<A, bytes>& x, simd<A, bytes / 2>& low, simd<A, bytes / 2>& high) {
-  std::memcpy(&low.v, &x.v, bytes / 2);
-  std::memcpy(&high.v, reinterpret_cast<const char*>(&x.v) + bytes / 2, bytes / 2);
-}
-
-template <class A, int bytes>
-SARA_INLINE void split(const simd_mask<A, bytes>& x, simd_mask<A, bytes / 2>& low, simd_mask<A, bytes / 2>& high) {
+// The halves of a vector or of a mask.
+template <template <class, int> class V, class A, int bytes>
+SARA_INLINE void split(const V<A, bytes>& x, V<A, bytes / 2>& low, V<A, bytes / 2>& high) {
   std::memcpy(&low.v, &x.v, bytes / 2);
   std::memcpy(&high.v, reinterpret_cast<const char*>(&x.v) + bytes / 2, bytes / 2);
 }
