@@ -16,10 +16,6 @@ template <class A, int bytes> struct simd_vector { typedef A type __attribute__(
 template <class A, int bytes> struct simd_mask {
   typename simd_vector<integer_of<A>, bytes>::type v;
 
-  SARA_INLINE friend simd_mask shifted_down(const simd_mask& a, int by) {   // zeros come in
-    using words = typename simd_vector<std::make_unsigned_t<integer_of<A>>, bytes>::type;
-    return {__builtin_bit_cast(decltype(a.v), __builtin_bit_cast(words, a.v) >> by)};
-  }
   SARA_INLINE friend simd_mask operator&(const simd_mask& a, const simd_mask& b) { return {a.v & b.v}; }
   SARA_INLINE friend simd_mask operator|(const simd_mask& a, const simd_mask& b) { return {a.v | b.v}; }
   SARA_INLINE friend simd_mask operator!(const simd_mask& a) { return {~a.v}; }
@@ -30,13 +26,18 @@ template <class A, int bytes> struct simd {
   using vector = typename simd_vector<A, bytes>::type;
   using integers = typename simd_vector<integer_of<A>, bytes>::type;
   using mask = simd_mask<A, bytes>;
+  struct word {   // the bits, unsigned: their sums wrap
+    typename simd_vector<std::make_unsigned_t<integer_of<A>>, bytes>::type v;
+  };
   static constexpr int lanes = bytes / static_cast<int>(sizeof(A));
 
   vector v;
 
   SARA_INLINE static simd broadcast(A x) { return {vector{} + x}; }
   SARA_INLINE static simd from_bits(const integers& bits) { return {__builtin_bit_cast(vector, bits)}; }
+  SARA_INLINE static simd from_word(const word& w) { return {__builtin_bit_cast(vector, w.v)}; }
   SARA_INLINE mask bits() const { return {__builtin_bit_cast(integers, v)}; }
+  SARA_INLINE word to_word() const { return {__builtin_bit_cast(decltype(word::v), v)}; }
 
   SARA_INLINE friend simd operator+(const simd& a, const simd& b) { return {a.v + b.v}; }
   SARA_INLINE friend simd operator-(const simd& a, const simd& b) { return {a.v - b.v}; }

@@ -14,17 +14,18 @@ template <class A> struct lane {
   using scalar = A;
   struct integer {
     integer_of<A> v;
-
-    SARA_INLINE friend integer shifted_down(const integer& a, int by) {   // zeros come in
-      return {static_cast<integer_of<A>>(static_cast<std::make_unsigned_t<integer_of<A>>>(a.v) >> by)};
-    }
+  };
+  struct word {
+    std::make_unsigned_t<integer_of<A>> v;
   };
 
   A v;
 
   SARA_INLINE static lane broadcast(A x) { return {x}; }
   SARA_INLINE static lane from_bits(integer_of<A> bits) { return {__builtin_bit_cast(A, bits)}; }
+  SARA_INLINE static lane from_word(const word& w) { return {__builtin_bit_cast(A, w.v)}; }
   SARA_INLINE integer bits() const { return {__builtin_bit_cast(integer_of<A>, v)}; }
+  SARA_INLINE word to_word() const { return {__builtin_bit_cast(decltype(word::v), v)}; }
 
   SARA_INLINE lane operator-() const { return {-v}; }
   SARA_INLINE friend lane operator+(const lane& a, const lane& b) { return {a.v + b.v}; }

@@ -42,13 +42,15 @@ template <class V> SARA_INLINE V log_positive(const V& x) {
   const V normal = select(is_denormal, x * 18014398509481984.0, x);   // 2^54
   // normal = 2^e m, m in [sqrt(1/2), sqrt(2)): e is the exponent field of normal / sqrt(1/2), here with the field's bias: never negative,
   // so that it needs neither a shift nor a conversion that knows signs, which AVX2 has not.
-  constexpr std::int64_t sqrt_half = 0x3fe6a09e667f3bcdLL, one = 0x3ff0000000000000LL, field = ~0x000fffffffffffffLL;
+  constexpr std::uint64_t sqrt_half = 0x3fe6a09e667f3bcd, one = 0x3ff0000000000000, field = ~0x000fffffffffffffu,
+                          integer = 0x4330000000000000;
   constexpr double two_52 = 4503599627370496.;   // its last bits are an integer
-  auto biased = normal.bits();
-  biased.v -= sqrt_half - one;
-  const V m = V::from_bits(normal.bits().v - ((biased.v & field) - one));
-  const V k = V::from_bits(shifted_down(biased, 52).v | 0x4330000000000000LL) -
-              select(is_denormal, V::broadcast(two_52 + 1023 + 54), V::broadcast(two_52 + 1023));
+  typename V::word biased = normal.to_word(), mantissa = biased;
+  biased.v += one - sqrt_half;
+  mantissa.v -= (biased.v & field) - one;
+  biased.v = biased.v >> 52 | integer;
+  const V m = V::from_word(mantissa),
+          k = V::from_word(biased) - select(is_denormal, V::broadcast(two_52 + 1023 + 54), V::broadcast(two_52 + 1023));
   const V s = (m - 1.0) / (m + 1.0);
   const V a = atanh_near(s);
   const V log_m = a + a;
