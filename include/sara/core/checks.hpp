@@ -47,15 +47,8 @@ struct call_checks {
     if (!v.given()) fail(function, sentence(argument) << " is required, but was not given");
   }
 
-  // Optional [size]; `axes` as "[tokens]".
-  template <class T> void shape(const char* argument, const vector_view<T>& v, const char* axes, index_t size) const {
-    if (!v.given()) return;
-    const index_t expected[] = {size}, found[] = {v.size()};
-    if (v.size() != size) wrong_shape(argument, axes, expected, found, 1);
-    pointer(argument, v.data(), size);
-  }
-
-  void shape(const char* argument, const integers_view& v, const char* axes, index_t size) const {
+  // Optional [size], a vector_view or an integers_view; `axes` as "[tokens]".
+  template <class View> void shape(const char* argument, const View& v, const char* axes, index_t size) const {
     if (!v.given()) return;
     const index_t expected[] = {size}, found[] = {v.size()};
     if (v.size() != size) wrong_shape(argument, axes, expected, found, 1);
@@ -163,8 +156,10 @@ template <int capacity> class overlap_checks {
  public:
   explicit overlap_checks(const char* function) : function_(function) {}
 
-  template <class T> void input(const char* name, const layers_view<T>& v) { add(name, v); }
-  template <class V> void input(const char* name, const V& v) { add(name, v); }
+  template <class V> void input(const char* name, const V& v) {
+    entries_[count_] = make(name, v);
+    if (entries_[count_].layers) ++count_;
+  }
 
   // `twin`: an input that may lie in exactly the same place, layer by layer.
   template <class V> void output(const char* name, const V& v, const char* twin = nullptr) {
@@ -181,10 +176,11 @@ template <int capacity> class overlap_checks {
   struct entry {
     const char* name = nullptr;
     footprint one;   // the first layer
-    index_t layers = 0, layer_bytes = 0;
+    index_t layers = 0;
+    const char *begin = nullptr, *end = nullptr;   // all of it
+    index_t layer_bytes = 0;
     const void* view = nullptr;   // a list's view, asked layer by layer
     footprint (*layer)(const void* view, index_t l) = nullptr;
-    const char *begin = nullptr, *end = nullptr;   // all of it
 
     footprint operator[](index_t l) const {
       if (view) return layer(view, l);
@@ -195,23 +191,14 @@ template <int capacity> class overlap_checks {
   };
 
   template <class V> static entry make(const char* name, const V& v) {
-    entry e;
-    e.name = name;
-    e.one = footprint_of(v);
-    e.layers = e.one.rows ? 1 : 0;
-    e.begin = e.one.data;
-    e.end = e.one.end();
-    return e;
+    const footprint one = footprint_of(v);
+    return {name, one, one.rows ? 1 : 0, one.data, one.end()};
   }
   template <class T> static entry make(const char* name, const layers_view<T>& v) {
-    entry e;
-    e.name = name;
-    if (!v.layers()) return e;
-    e.one = footprint_of(v[0]);
-    if (!e.one.rows) return e;
+    if (!v.layers()) return {};
+    entry e = make(name, v[0]);
+    if (!e.layers) return e;
     e.layers = v.layers();
-    e.begin = e.one.data;
-    e.end = e.one.end();
     if (v.is_list()) {
       e.view = &v;
       e.layer = [](const void* view, index_t l) { return footprint_of((*static_cast<const layers_view<T>*>(view))[l]); };
@@ -224,11 +211,6 @@ template <int capacity> class overlap_checks {
       e.end = f.end() > e.end ? f.end() : e.end;
     }
     return e;
-  }
-
-  template <class V> void add(const char* name, const V& v) {
-    entries_[count_] = make(name, v);
-    if (entries_[count_].layers) ++count_;
   }
 
   void against(const entry& mine, const entry& other, const char* twin) const {

@@ -31,7 +31,7 @@ template <class S> struct row_cut {
     const auto repeated = static_cast<typename S::scalar>(full - tail_at);
     fresh = S::broadcast(repeated - typename S::scalar(0.5)) < lane_numbers<S>();
   }
-  SARA_INLINE S only_fresh(const S& x) const { return select(fresh, x, S::broadcast(0)); }
+  SARA_INLINE S only_fresh(const S& x) const { return S::from_bits((x.bits() & fresh).v); }
 };
 
 // Asks for the cache line some way on, of what is read or (also) written from here on: rows mostly lie one after another. A hint, which
@@ -71,7 +71,7 @@ template <int n, class S, class Add> SARA_INLINE void add_in_blocks(const row_cu
 }
 
 // A lane for each row of a group.
-template <class A> using row_group = simd<A, rows_at_once* static_cast<int>(sizeof(A))>;
+template <class A> using lane_a_row = simd<A, rows_at_once* static_cast<int>(sizeof(A))>;
 
 // Exponentials of `rows` rows, a multiple of rows_at_once, and their sums.
 template <class T> struct exponentials_kernel {
@@ -96,7 +96,7 @@ template <class T> struct exponentials_kernel {
     for (int first = 0; first < rows; first += rows_at_once) {
       bool is_in_place = false;
       each_row([&](auto r) __attribute__((always_inline)) { is_in_place |= static_cast<const void*>(from[first + r]) == to[first + r]; });
-      row_group<A> total{};
+      lane_a_row<A> total{};
       if (!is_in_place) {
         S sum[rows_at_once];
         if (side_by_side)
@@ -190,7 +190,7 @@ template <class A> struct weighted_sum_kernel {
     using S = simd<A, bytes>;
     const row_cut<S> cut(columns);
     A factors[most_chunk_rows];
-    for (int r = 0; r < rows; r += rows_at_once) store(factors + r, load<row_group<A>>(weights + r) / load<row_group<A>>(sums + r));
+    for (int r = 0; r < rows; r += rows_at_once) store(factors + r, load<lane_a_row<A>>(weights + r) / load<lane_a_row<A>>(sums + r));
     for (index_t e = 0; e < cut.full; e += S::lanes) add(total + e, sum_at<S>(e, factors));
     if (cut.tail) add(total + cut.tail_at, cut.only_fresh(sum_at<S>(cut.tail_at, factors)));
   }
@@ -222,6 +222,54 @@ template <class A> struct weighted_sum_kernel {
   }
 };
 
+// How rows are written: past the caches what they could not hold in any case.
+enum class row_write { overwrite, accumulate, past_caches };
+
+// `values` of G are written in all.
+template <class G> row_write row_write_of(gradient_mode mode, index_t values) {
+  if (mode == gradient_mode::accumulate) return row_write::accumulate;
+  return values >= (index_t(16) << 20) / static_cast<index_t>(sizeof(G)) ? row_write::past_caches : row_write::overwrite;
+}
+
+// Writes value(r, e) for all columns e of n rows, side by side. Past the caches a value may be asked for twice; else each is asked for
+// before `to` is written there, which may be where it comes from.
+template <class S, class G, int n, class Value>
+SARA_INLINE void write_rows(G* const (&to)[n], const row_cut<S>& cut, row_write how, const Value& value) {
+  if (how == row_write::past_caches) {
+    constexpr std::uintptr_t bytes = S::lanes * sizeof(G);
+    index_t at[n], last = 0;
+    written_out<n>([&](auto r) __attribute__((always_inline)) {
+      at[r] = static_cast<index_t>(-reinterpret_cast<std::uintptr_t>(to[r]) % bytes / sizeof(G));   // the first that lies at a multiple
+      last = std::max(last, at[r]);
+      if (at[r] > 0) store(to[r], value(r, 0));
+    });
+    for (; last <= cut.tail_at; last += S::lanes)
+      written_out<n>([&](auto r) __attribute__((always_inline)) {
+        store_past_caches(to[r] + at[r], value(r, at[r]));
+        at[r] += S::lanes;
+      });
+    written_out<n>([&](auto r) __attribute__((always_inline)) {
+      for (index_t e = at[r]; e < cut.tail_at + S::lanes; e += S::lanes)
+        store(to[r] + std::min(e, cut.tail_at), value(r, std::min(e, cut.tail_at)));
+    });
+    return;
+  }
+  const auto write_all = [&](auto adds) __attribute__((always_inline)) {
+    const auto values = [&](index_t e, S(&x)[n]) __attribute__((always_inline)) {
+      written_out<n>([&](auto r) __attribute__((always_inline)) { x[r] = adds() ? load<S>(to[r] + e) + value(r, e) : value(r, e); });
+    };
+    S tail[n] = {};
+    if (cut.tail) values(cut.tail_at, tail);
+    for (index_t e = 0; e < cut.full; e += S::lanes) {
+      S x[n];
+      values(e, x);
+      written_out<n>([&](auto r) __attribute__((always_inline)) { store(to[r] + e, x[r]); });
+    }
+    if (cut.tail) written_out<n>([&](auto r) __attribute__((always_inline)) { store(to[r] + cut.tail_at, tail[r]); });
+  };
+  how == row_write::accumulate ? write_all(std::true_type{}) : write_all(std::false_type{});
+}
+
 // factor p (slope - sum of p slope), p being the rows of exponentials over their sums.
 template <class A, class G> struct softmax_gradient_kernel {
   using arithmetic = A;
@@ -232,29 +280,29 @@ template <class A, class G> struct softmax_gradient_kernel {
   int rows;   // a multiple of rows_at_once
   index_t columns;
   const A* slopes;   // [columns]
-  gradient_mode mode;
+  row_write how;
 
   template <int bytes> SARA_INLINE void run() const {
     using S = simd<A, bytes>;
     const row_cut<S> cut(columns);
-    const S tail_slope = load<S>(slopes + cut.tail_at);
     for (int first = 0; first < rows; first += rows_at_once) {
       const A* row[rows_at_once];
       G* out[rows_at_once];
-      S whole[rows_at_once], dot[rows_at_once], tail[rows_at_once];
+      const void* next[rows_at_once];
+      S whole[rows_at_once], dot[rows_at_once];
       each_row([&](auto r) __attribute__((always_inline)) {
         row[r] = from[first + r];
         out[r] = to[first + r];
-        tail[r] = load<S>(row[r] + cut.tail_at);   // before `to`, which may be the same row, overwrites it
-        whole[r] = cut.tail ? cut.only_fresh(tail[r]) : S::broadcast(0);
-        dot[r] = whole[r] * tail_slope;
+        next[r] = how == row_write::past_caches ? static_cast<const void*>(row[r]) : out[r];
+        whole[r] = cut.tail ? cut.only_fresh(load<S>(row[r] + cut.tail_at)) : S::broadcast(0);
+        dot[r] = whole[r] * load<S>(slopes + cut.tail_at);
       });
       const auto add = [&](index_t begin, index_t end, S(&sum)[rows_at_once]) __attribute__((always_inline)) {
         S part_dot[rows_at_once] = {};
         for (index_t e = begin; e < end; e += S::lanes) {
           const S slope = load<S>(slopes + e);
           each_row([&](auto r) __attribute__((always_inline)) {
-            prefetch_ahead<8192, true>(out[r] + e);
+            prefetch_ahead<8192, true>(static_cast<const G*>(next[r]) + e);
             const S x = load<S>(row[r] + e);
             sum[r] = sum[r] + x;
             part_dot[r] = mul_add(x, slope, part_dot[r]);
@@ -263,34 +311,17 @@ template <class A, class G> struct softmax_gradient_kernel {
         each_row([&](auto r) __attribute__((always_inline)) { dot[r] = dot[r] + part_dot[r]; });
       };
       add_in_blocks(cut, add, whole);
-      const row_group<A> sums = sums_of_lanes(whole), times = load<row_group<A>>(factors + first) / sums,
-                         less = -times * (sums_of_lanes(dot) / sums);
+      const lane_a_row<A> sums = sums_of_lanes(whole), times = load<lane_a_row<A>>(factors + first) / sums,
+                          less = -times * (sums_of_lanes(dot) / sums);
       S t[rows_at_once], l[rows_at_once];
       each_row([&](auto r) __attribute__((always_inline)) {
         t[r] = S::broadcast(times.v[decltype(r)::value]);
         l[r] = S::broadcast(less.v[decltype(r)::value]);
       });
-      if (mode == gradient_mode::overwrite) {
-        for (index_t e = 0; e < cut.full; e += S::lanes) {
-          const S slope = load<S>(slopes + e);
-          each_row([&](auto r) __attribute__((always_inline)) { store(out[r] + e, load<S>(row[r] + e) * mul_add(slope, t[r], l[r])); });
-        }
-        if (cut.tail)
-          each_row([&](auto r) __attribute__((always_inline)) { store(out[r] + cut.tail_at, tail[r] * mul_add(tail_slope, t[r], l[r])); });
-      } else {
-        S before[rows_at_once];
-        each_row([&](auto r) __attribute__((always_inline)) { before[r] = load<S>(out[r] + cut.tail_at); });
-        for (index_t e = 0; e < cut.full; e += S::lanes) {
-          const S slope = load<S>(slopes + e);
-          each_row([&](auto r) __attribute__((always_inline)) {
-            store(out[r] + e, load<S>(out[r] + e) + load<S>(row[r] + e) * mul_add(slope, t[r], l[r]));
+      write_rows(
+          out, cut, how, [&](auto r, index_t e) __attribute__((always_inline)) {
+            return load<S>(row[r] + e) * mul_add(load<S>(slopes + e), t[r], l[r]);
           });
-        }
-        if (cut.tail)
-          each_row([&](auto r) __attribute__((always_inline)) {
-            store(out[r] + cut.tail_at, before[r] + tail[r] * mul_add(tail_slope, t[r], l[r]));
-          });
-      }
     }
   }
 };

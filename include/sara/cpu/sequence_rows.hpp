@@ -106,14 +106,14 @@ void sum_softmax_rows(const row_block<T>& block, const sequence_rows<arithmetic_
 // computes them again from the logits.
 template <class T, class G>
 void differentiate_softmax_rows(const row_block<T>& block, const sequence_rows<const arithmetic_t<T>>& parked,
-                                const arithmetic_t<T>* slopes, double coefficient, gradient_mode mode, const sequence_rows<G>& gradient,
+                                const arithmetic_t<T>* slopes, double coefficient, row_write how, const sequence_rows<G>& gradient,
                                 const row_scratch<T, G>& scratch) {
   using A = arithmetic_t<T>;
   const A no_slope = 0;
   if (block.columns == 1) slopes = &no_slope;   // one expert has probability 1, and a gradient of exactly 0
   const index_t most = chunk_rows(block.columns);
   const auto clear = [&](index_t row) {
-    if (mode == gradient_mode::overwrite) clear_row(gradient[row], block.columns);
+    if (how != row_write::accumulate) clear_row(gradient[row], block.columns);
   };
   row_chunk<T> chunk;
   for (index_t next = block.begin; chunk.gather(next, block.end, most, block.weights, block.weight_step, clear), chunk.count > 0;) {
@@ -133,8 +133,9 @@ void differentiate_softmax_rows(const row_block<T>& block, const sequence_rows<c
       factors[r] = static_cast<A>(coefficient * static_cast<double>(chunk.weight[r]));
     }
     run_kernel(block.isa, block.columns,
-               softmax_gradient_kernel<A, G>{exponentials, to, factors, chunk.filled, block.columns, slopes, mode});
+               softmax_gradient_kernel<A, G>{exponentials, to, factors, chunk.filled, block.columns, slopes, how});
   }
+  if (how == row_write::past_caches) finish_past_caches();
 }
 
 }   // namespace SARA_ABI

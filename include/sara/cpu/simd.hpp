@@ -106,37 +106,32 @@ SARA_INLINE void split(const V<A, bytes>& x, V<A, bytes / 2>& low, V<A, bytes / 
   std::memcpy(&high.v, reinterpret_cast<const char*>(&x.v) + bytes / 2, bytes / 2);
 }
 
+// All lanes joined into one by join(low, high) of halves: one fixed order.
+template <template <class, int> class V, class A, int bytes, class Join>
+SARA_INLINE auto over_lanes(const V<A, bytes>& x, const Join& join) {
+  if constexpr (bytes == static_cast<int>(sizeof(A))) {
+    return x.v[0];
+  } else {
+    V<A, bytes / 2> low, high;
+    split(x, low, high);
+    return over_lanes(join(low, high), join);
+  }
+}
+
+template <class S> SARA_INLINE auto sum_of_lanes(const S& x) {
+  return over_lanes(
+      x, [](const auto& a, const auto& b) __attribute__((always_inline)) { return a + b; });
+}
+template <class S> SARA_INLINE auto max_of_lanes(const S& x) {
+  return over_lanes(
+      x, [](const auto& a, const auto& b) __attribute__((always_inline)) { return max(a, b); });
+}
 // Is a comparison's result true in some lane, in every lane?
 template <class A, int bytes> SARA_INLINE bool any(const simd_mask<A, bytes>& m) {
-  if constexpr (bytes == static_cast<int>(sizeof(A))) {
-    return m.v[0] != 0;
-  } else {
-    simd_mask<A, bytes / 2> low, high;
-    split(m, low, high);
-    return any(low | high);
-  }
+  return over_lanes(
+             m, [](const auto& a, const auto& b) __attribute__((always_inline)) { return a | b; }) != 0;
 }
 template <class A, int bytes> SARA_INLINE bool every(const simd_mask<A, bytes>& m) { return !any(!m); }
-
-// Sum and maximum over the lanes, by halves: one fixed order.
-template <class A, int bytes> SARA_INLINE A sum_of_lanes(const simd<A, bytes>& x) {
-  if constexpr (bytes == static_cast<int>(sizeof(A))) {
-    return x.v[0];
-  } else {
-    simd<A, bytes / 2> low, high;
-    split(x, low, high);
-    return sum_of_lanes(low + high);
-  }
-}
-template <class A, int bytes> SARA_INLINE A max_of_lanes(const simd<A, bytes>& x) {
-  if constexpr (bytes == static_cast<int>(sizeof(A))) {
-    return x.v[0];
-  } else {
-    simd<A, bytes / 2> low, high;
-    split(x, low, high);
-    return max_of_lanes(max(low, high));
-  }
-}
 
 // A vector whose lane i is lane from(i) of two: those of the second count on from those of the first. V holds its lanes in `v`.
 template <class V, class From, int... lane> SARA_INLINE V shuffled(const V& a, const V& b, From from, std::integer_sequence<int, lane...>) {
@@ -239,6 +234,32 @@ template <class S, class T> SARA_INLINE void store(T* to, const S& x) {
     const half_words halves = __builtin_convertvector(h, half_words);
     std::memcpy(static_cast<void*>(to), &halves, sizeof halves);
   }
+}
+
+// The same past the caches, whose lines then need not be read first; `to` is a multiple of as many bytes. Another thread sees it after
+// finish_past_caches().
+template <class S, class T> SARA_INLINE void store_past_caches(T* to, const S& x) {
+#if defined(__x86_64__) && !defined(__CUDACC__)
+  constexpr int bytes = S::lanes * static_cast<int>(sizeof(T));
+  if constexpr (bytes >= 16) {
+    typedef typename simd_vector<float, bytes>::type __attribute__((may_alias)) packed;
+    packed values;
+    store(reinterpret_cast<T*>(&values), x);
+#if defined(__clang__)
+    __builtin_nontemporal_store(values, reinterpret_cast<packed*>(to));
+#else   // GCC knows its builtins of wider vectors only in functions that have them
+    if constexpr (bytes == 16) __builtin_ia32_movntps(reinterpret_cast<float*>(to), values);
+    if constexpr (bytes > 16) asm volatile("vmovntps %1, %0" : "=m"(*reinterpret_cast<packed*>(to)) : "v"(values));
+#endif
+    return;
+  }
+#endif
+  store(to, x);
+}
+inline void finish_past_caches() {
+#if defined(__x86_64__) && !defined(__CUDACC__)
+  __builtin_ia32_sfence();
+#endif
 }
 
 }   // namespace SARA_ABI

@@ -75,14 +75,16 @@ template <class T, class G, class Step> class softmax_sweeps {
     split_sums_ = memory.take<double>(first_sweep ? most_split_ * 64 * experts : 0);
     split_slopes_ = memory.take<A>(most_split_ * experts);
     workers_ = memory.take<worker_memory>(workers);
-    constexpr index_t park_bytes = index_t(1) << 20;
+    constexpr index_t park_bytes = index_t(8) << 20;
+    const index_t longest = sequences.layout() == token_layout::packed ? tokens : sequences.length();
     for (int w = 0; w < workers; ++w) {
       worker_memory mine;
       mine.rows.take(memory, experts);
       mine.sums = memory.take<double>(2 * experts);
       mine.slopes = memory.take<A>(experts);
       const index_t fits = park_bytes / (mine.rows.stride * static_cast<index_t>(sizeof(A)));
-      mine.parked_rows = gradient.given() && first_sweep && !parks_in_gradient() ? std::min(tokens, fits) : 0;
+      const bool parks = gradient.given() && first_sweep && !(can_park_in_gradient() && how_written() == row_write::overwrite);
+      mine.parked_rows = parks ? std::min(longest, fits) : 0;
       mine.parked = memory.take<A>(mine.parked_rows * mine.rows.stride);
       if (memory.carves()) workers_[w] = mine;
     }
@@ -103,15 +105,9 @@ template <class T, class G, class Step> class softmax_sweeps {
       const block_cut cut(plan[s].rows.count);
       for (index_t l = 0; l < layers; ++l) {
         if (!step.has_weight(l, s)) continue;
-        split_unit* const unit = new (split_ + split_count_) split_unit;
-        unit->layer = l;
-        unit->sequence = s;
-        unit->first_sum = sum_tickets;
-        unit->first_gradient = gradient_tickets;
-        unit->waiting.store(first_sweep ? cut.blocks : 1, std::memory_order_relaxed);
-        unit->partials = split_sums_ + split_count_ * 64 * logits.columns();
-        unit->slopes = split_slopes_ + split_count_ * logits.columns();
-        sum_tickets += first_sweep ? cut.blocks : 1;
+        const index_t blocks = first_sweep ? cut.blocks : 1, at = split_count_ * logits.columns();
+        new (split_ + split_count_) split_unit{l, s, sum_tickets, gradient_tickets, split_sums_ + 64 * at, split_slopes_ + at, {blocks}};
+        sum_tickets += blocks;
         gradient_tickets += gradient.given() ? cut.blocks : 0;
         ++split_count_;
       }
@@ -146,16 +142,16 @@ template <class T, class G, class Step> class softmax_sweeps {
     index_t parked_rows = 0;
   };
   struct split_unit {
-    index_t layer = 0, sequence = 0, first_sum = 0, first_gradient = 0;
-    std::atomic<index_t> waiting{0};   // first-sweep blocks still to come
-    std::atomic<bool> ready{false};    // the step is done
+    index_t layer, sequence, first_sum, first_gradient;
+    double* partials;                 // [blocks, experts]
+    A* slopes;                        // [experts]
+    std::atomic<index_t> waiting;     // first-sweep blocks still to come
+    std::atomic<bool> ready{false};   // the step is done
     double coefficient = 0;
-    double* partials = nullptr;   // [blocks, experts]
-    A* slopes = nullptr;
   };
 
-  // The exponentials can wait in the gradient's own rows.
-  bool parks_in_gradient() const { return std::is_same_v<G, A> && mode == gradient_mode::overwrite; }
+  bool can_park_in_gradient() const { return std::is_same_v<G, A> && mode == gradient_mode::overwrite; }
+  row_write how_written() const { return row_write_of<G>(mode, gradient.layers() * gradient.rows() * gradient.columns()); }
 
   bool is_split(index_t s, int workers, index_t all_tokens) const {
     return plan[s].rows.count * split_share * workers > all_tokens && block_cut(plan[s].rows.count).blocks > 1;
@@ -168,26 +164,20 @@ template <class T, class G, class Step> class softmax_sweeps {
 
   row_block<T> block_of(index_t l, index_t s, index_t b) const {
     const block_cut cut(plan[s].rows.count);
-    const index_t begin = b * cut.length;
-    return {isa_,
-            rows_of(logits[l], s),
-            weights_of(s),
-            plan[s].rows.step,
-            plan[s].weight_scale,
-            begin,
-            std::min(plan[s].rows.count, begin + cut.length),
-            logits.columns()};
+    const index_t begin = b * cut.length, end = std::min(plan[s].rows.count, begin + cut.length);
+    return {isa_, rows_of(logits[l], s), weights_of(s), plan[s].rows.step, plan[s].weight_scale, begin, end, logits.columns()};
   }
-  // Where a unit's exponentials wait for the second sweep: the gradient's own rows, if they can hold them.
+  // Where a unit's exponentials wait for the second sweep if not with its worker: the gradient's own rows, if they can hold them.
   sequence_rows<A> parked_of(index_t l, index_t s) const {
     if constexpr (std::is_same_v<G, A>)
-      if (first_sweep && gradient.given() && parks_in_gradient()) return rows_of(gradient[l], s);
+      if (first_sweep && gradient.given() && can_park_in_gradient()) return rows_of(gradient[l], s);
     return {};
   }
   void differentiate(index_t l, index_t s, index_t b, const sequence_rows<A>& parked, const A* slopes, double coefficient,
                      const worker_memory& mine) const {
-    differentiate_softmax_rows<T, G>(block_of(l, s, b), {parked.data, parked.stride}, slopes, coefficient, mode, rows_of(gradient[l], s),
-                                     mine.rows);
+    const sequence_rows<G> to = rows_of(gradient[l], s);
+    const row_write how = static_cast<const void*>(parked.data) == to.data ? row_write::overwrite : how_written();
+    differentiate_softmax_rows<T, G>(block_of(l, s, b), {parked.data, parked.stride}, slopes, coefficient, how, to, mine.rows);
   }
 
   void whole_unit(index_t l, index_t s, int worker) {

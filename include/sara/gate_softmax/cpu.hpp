@@ -17,20 +17,23 @@ template <class A, class P> struct normalize_kernel {
   P* const* to;   // may be the same rows
   int rows;       // a multiple of rows_at_once
   index_t columns;
+  row_write how;
 
   template <int bytes> SARA_INLINE void run() const {
     using S = simd<A, bytes>;
     const row_cut<S> cut(columns);
     for (int first = 0; first < rows; first += rows_at_once) {
-      const row_group<A> inverse = row_group<A>::broadcast(1) / load<row_group<A>>(sums + first);
+      const lane_a_row<A> inverse = lane_a_row<A>::broadcast(1) / load<lane_a_row<A>>(sums + first);
+      const A* row[rows_at_once];
+      P* out[rows_at_once];
+      S times[rows_at_once];
       each_row([&](auto r) __attribute__((always_inline)) {
-        const A* const row = from[first + r];
-        P* const out = to[first + r];
-        const S times = S::broadcast(inverse.v[decltype(r)::value]);
-        const S tail = load<S>(row + cut.tail_at) * times;   // before `to` overwrites it
-        for (index_t e = 0; e < cut.full; e += S::lanes) store(out + e, load<S>(row + e) * times);
-        if (cut.tail) store(out + cut.tail_at, tail);
+        row[r] = from[first + r];
+        out[r] = to[first + r];
+        times[r] = S::broadcast(inverse.v[decltype(r)::value]);
       });
+      write_rows(
+          out, cut, how, [&](auto r, index_t e) __attribute__((always_inline)) { return load<S>(row[r] + e) * times[r]; });
     }
   }
 };
@@ -44,7 +47,7 @@ template <class P, class G> struct gate_softmax_backward_kernel {
   vector_view<const A> grad_log_sum_exp;
   matrix_view<G> grad_logits;
   A scale = 1;
-  gradient_mode mode = gradient_mode::overwrite;
+  row_write how = row_write::overwrite;
   index_t begin = 0, end = 0;
 
   template <int bytes> SARA_INLINE void run() const {
@@ -67,9 +70,7 @@ template <class P, class G> struct gate_softmax_backward_kernel {
  private:
   template <class S, class Gradient>
   SARA_INLINE void differentiate(const P* p, const Gradient& gradient_at, A extra, G* to, const row_cut<S>& cut) const {
-    // The tail's vector is read before `to`, which may be the same row, is written.
-    const S tail_p = load<S>(p + cut.tail_at), tail_g = gradient_at(cut.tail_at);
-    S dot[2] = {cut.tail ? cut.only_fresh(tail_p * tail_g) : S::broadcast(0), S::broadcast(0)};
+    S dot[2] = {cut.tail ? cut.only_fresh(load<S>(p + cut.tail_at) * gradient_at(cut.tail_at)) : S::broadcast(0), S::broadcast(0)};
     index_t e = 0;
     for (; e + 2 * S::lanes <= cut.full; e += 2 * S::lanes)
       written_out<2>([&](auto i) __attribute__((always_inline)) {
@@ -77,14 +78,9 @@ template <class P, class G> struct gate_softmax_backward_kernel {
       });
     if (e < cut.full) dot[0] = mul_add(load<S>(p + e), gradient_at(e), dot[0]);
     const S less = S::broadcast(sum_of_lanes(dot[0] + dot[1]) - extra), times = S::broadcast(scale);
-    if (mode == gradient_mode::overwrite) {
-      for (e = 0; e < cut.full; e += S::lanes) store(to + e, load<S>(p + e) * (gradient_at(e) - less) * times);
-      if (cut.tail) store(to + cut.tail_at, tail_p * (tail_g - less) * times);
-    } else {
-      const S before = load<S>(to + cut.tail_at);
-      for (e = 0; e < cut.full; e += S::lanes) store(to + e, load<S>(to + e) + load<S>(p + e) * (gradient_at(e) - less) * times);
-      if (cut.tail) store(to + cut.tail_at, before + tail_p * (tail_g - less) * times);
-    }
+    write_rows(
+        {to}, cut,
+        how, [=](auto, index_t at) __attribute__((always_inline)) { return load<S>(p + at) * (gradient_at(at) - less) * times; });
   }
 };
 
@@ -114,6 +110,8 @@ void gate_softmax_into(const cpu_executor& given, const gate_softmax_inputs<T>& 
   const row_scratch<T, P>* const scratch = take_scratch<row_scratch<T, P>>(carve, thread_limit(exec), experts);
   if (!out.probs.given() && !out.log_sum_exp.given()) return;
 
+  const bool in_place = static_cast<const void*>(out.probs.data()) == in.logits.data();
+  const row_write how = row_write_of<P>(gradient_mode::overwrite, in_place ? 0 : tokens * experts);
   const row_blocks blocks(tokens, experts);
   run_blocks(exec, worth_workers(exec, tokens * experts), blocks.count, [&](index_t block, int worker) {
     using A = arithmetic_t<T>;
@@ -129,13 +127,14 @@ void gate_softmax_into(const cpu_executor& given, const gate_softmax_inputs<T>& 
         exponentials[r] = scratch[worker].exponentials + r * scratch[worker].stride;
         to[r] = r < chunk.count && out.probs.given() ? out.probs.row(first + r) : scratch[worker].nowhere;
         if constexpr (std::is_same_v<P, A>)
-          if (r < chunk.count && out.probs.given() && static_cast<const void*>(to[r]) != logits[first + r]) exponentials[r] = to[r];
+          if (r < chunk.count && out.probs.given() && !in_place && how == row_write::overwrite) exponentials[r] = to[r];
       }
       chunk.exponentiate(isa, experts, logits, exponentials, sums, out.log_sum_exp.given() ? peaks : nullptr, scratch[worker]);
-      if (out.probs.given()) run_kernel(isa, experts, normalize_kernel<A, P>{exponentials, sums, to, chunk.filled, experts});
+      if (out.probs.given()) run_kernel(isa, experts, normalize_kernel<A, P>{exponentials, sums, to, chunk.filled, experts, how});
       for (int r = 0; out.log_sum_exp.given() && r < chunk.count; ++r)
         out.log_sum_exp[first + r] = static_cast<A>(peaks[r].log_sum_exp(sums[r]));
     }
+    if (how == row_write::past_caches) finish_past_caches();
   });
 }
 
@@ -153,12 +152,16 @@ void gate_softmax_backward_into(const cpu_executor& given, const gate_softmax_ba
   if (!out.grad_logits.given() || (options.mode == gradient_mode::accumulate && options.scale == 0)) return;
 
   const index_t tokens = in.probs.rows(), experts = in.probs.columns();
+  const void* const to = out.grad_logits.data();
+  const row_write how = to == in.probs.data() || to == in.grad_probs.data() ? row_write_of<G>(options.mode, 0)
+                                                                            : row_write_of<G>(options.mode, tokens * experts);
   const row_blocks blocks(tokens, experts);
   run_blocks(exec, worth_workers(exec, tokens * experts), blocks.count, [&](index_t block, int) {
     gate_softmax_backward_kernel<P, G> kernel{
-        in.probs,     in.grad_probs,       in.grad_log_sum_exp, out.grad_logits, static_cast<arithmetic_t<P>>(options.scale),
-        options.mode, blocks.begin(block), blocks.end(block)};
+        in.probs, in.grad_probs,       in.grad_log_sum_exp, out.grad_logits, static_cast<arithmetic_t<P>>(options.scale),
+        how,      blocks.begin(block), blocks.end(block)};
     run_kernel(isa, experts, kernel);
+    if (how == row_write::past_caches) finish_past_caches();
   });
 }
 

@@ -14,14 +14,14 @@ template <class A> struct js_routing_step_kernel {
   using arithmetic = double;
   static constexpr bool keeps_masks = true;
 
-  double* q = nullptr;   // [experts] sums, divided by `mass` in place
-  double mass = 1;
-  const A* anchor = nullptr;   // [experts]
-  double* work = nullptr;      // [experts]
-  A* histogram = nullptr;      // [experts], where wanted
-  A* slopes = nullptr;         // [experts]
-  double* divergence = nullptr;
-  index_t columns = 0;
+  double* q;   // [experts] sums, divided by `mass` in place
+  double mass;
+  const A* anchor;   // [experts]
+  double* work;      // [experts]
+  A* histogram;      // [experts], where wanted
+  A* slopes;         // [experts]
+  double* divergence;
+  index_t columns;
 
   template <int bytes> SARA_INLINE void run() const {
     using S = simd<double, bytes>;
@@ -69,21 +69,12 @@ template <class T, class G> struct js_routing_step {
 
   double operator()(index_t l, index_t s, double* sums, double* work, A* slopes) const {
     const index_t experts = in.logits.columns();
-    js_routing_step_kernel<A> kernel;
-    kernel.q = sums;
-    kernel.mass = plan[s].mass;
-    if (in.histograms.given()) {
-      const A* const saved = in.histograms[l].row(s);
-      for (index_t e = 0; e < experts; ++e) sums[e] = static_cast<double>(saved[e]);
-      kernel.mass = 1;
-    }
-    kernel.anchor = in.anchors[l].row(in.anchor_rows.given() ? in.anchor_rows[s] : s);
-    kernel.work = work;
-    kernel.histogram = out.histograms.given() ? out.histograms[l].row(s) : nullptr;
-    kernel.slopes = slopes;
-    kernel.divergence = divergence + l * in.sequences.sequences() + s;
-    kernel.columns = experts;
-    run_kernel(isa, experts, kernel);
+    const bool is_saved = in.histograms.given();
+    for (index_t e = 0; is_saved && e < experts; ++e) sums[e] = static_cast<double>(in.histograms[l](s, e));
+    const A* const anchor = in.anchors[l].row(in.anchor_rows.given() ? in.anchor_rows[s] : s);
+    A* const histogram = out.histograms.given() ? out.histograms[l].row(s) : nullptr;
+    double* const to = divergence + l * in.sequences.sequences() + s;
+    run_kernel(isa, experts, js_routing_step_kernel<A>{sums, is_saved ? 1 : plan[s].mass, anchor, work, histogram, slopes, to, experts});
     return gradient_scale * layer_weight(l) * sequence_weight[s] / plan[s].mass;
   }
 };
