@@ -222,17 +222,18 @@ template <class A> struct weighted_sum_kernel {
   }
 };
 
-// How rows are written: past the caches what they could not hold in any case.
+// How rows are written: past the caches what is larger than most of them, so that its lines need not be read first. Whoever reads it next
+// then waits for memory, as he mostly would in any case.
 enum class row_write { overwrite, accumulate, past_caches };
 
 // `values` of G are written in all.
 template <class G> row_write row_write_of(gradient_mode mode, index_t values) {
   if (mode == gradient_mode::accumulate) return row_write::accumulate;
-  return values >= (index_t(16) << 20) / static_cast<index_t>(sizeof(G)) ? row_write::past_caches : row_write::overwrite;
+  return has_stores_past_caches && values * index_t(sizeof(G)) >= index_t(16) << 20 ? row_write::past_caches : row_write::overwrite;
 }
 
-// Writes value(r, e) for all columns e of n rows, side by side. Past the caches a value may be asked for twice; else each is asked for
-// before `to` is written there, which may be where it comes from.
+// Writes value(r, e) for all columns e of n rows, side by side. A value may come from where it is written to, but not past the caches: there
+// some are asked for again once they are written.
 template <class S, class G, int n, class Value>
 SARA_INLINE void write_rows(G* const (&to)[n], const row_cut<S>& cut, row_write how, const Value& value) {
   if (how == row_write::past_caches) {
@@ -275,7 +276,7 @@ template <class A, class G> struct softmax_gradient_kernel {
   using arithmetic = A;
 
   const A* const* from;
-  G* const* to;   // may be the same rows
+  G* const* to;   // may be the same rows, unless past the caches
   const A* factors;
   int rows;   // a multiple of rows_at_once
   index_t columns;
@@ -285,15 +286,17 @@ template <class A, class G> struct softmax_gradient_kernel {
   template <int bytes> SARA_INLINE void run() const {
     using S = simd<A, bytes>;
     const row_cut<S> cut(columns);
+    const bool is_past_caches = how == row_write::past_caches;   // then what is asked for ahead is what is read
+    const index_t step = is_past_caches ? sizeof(A) : sizeof(G);
     for (int first = 0; first < rows; first += rows_at_once) {
       const A* row[rows_at_once];
       G* out[rows_at_once];
-      const void* next[rows_at_once];
+      const char* next[rows_at_once];
       S whole[rows_at_once], dot[rows_at_once];
       each_row([&](auto r) __attribute__((always_inline)) {
         row[r] = from[first + r];
         out[r] = to[first + r];
-        next[r] = how == row_write::past_caches ? static_cast<const void*>(row[r]) : out[r];
+        next[r] = reinterpret_cast<const char*>(is_past_caches ? static_cast<const void*>(row[r]) : out[r]);
         whole[r] = cut.tail ? cut.only_fresh(load<S>(row[r] + cut.tail_at)) : S::broadcast(0);
         dot[r] = whole[r] * load<S>(slopes + cut.tail_at);
       });
@@ -302,7 +305,7 @@ template <class A, class G> struct softmax_gradient_kernel {
         for (index_t e = begin; e < end; e += S::lanes) {
           const S slope = load<S>(slopes + e);
           each_row([&](auto r) __attribute__((always_inline)) {
-            prefetch_ahead<8192, true>(static_cast<const G*>(next[r]) + e);
+            prefetch_ahead<8192, true>(next[r] + e * step);
             const S x = load<S>(row[r] + e);
             sum[r] = sum[r] + x;
             part_dot[r] = mul_add(x, slope, part_dot[r]);

@@ -256,11 +256,13 @@ template <class S, class T> SARA_INLINE void store_past_caches(T* to, const S& x
 #endif
   store(to, x);
 }
-inline void finish_past_caches() {
-#if defined(__x86_64__) && !defined(__CUDACC__)
-  __builtin_ia32_sfence();
+#if defined(__x86_64__)
+inline constexpr bool has_stores_past_caches = true;
+inline void finish_past_caches() { __builtin_ia32_sfence(); }
+#else
+inline constexpr bool has_stores_past_caches = false;
+inline void finish_past_caches() {}
 #endif
-}
 
 }   // namespace SARA_ABI
 }   // namespace sara

@@ -75,16 +75,15 @@ template <class T, class G, class Step> class softmax_sweeps {
     split_sums_ = memory.take<double>(first_sweep ? most_split_ * 64 * experts : 0);
     split_slopes_ = memory.take<A>(most_split_ * experts);
     workers_ = memory.take<worker_memory>(workers);
-    constexpr index_t park_bytes = index_t(8) << 20;
     const index_t longest = sequences.layout() == token_layout::packed ? tokens : sequences.length();
     for (int w = 0; w < workers; ++w) {
       worker_memory mine;
       mine.rows.take(memory, experts);
       mine.sums = memory.take<double>(2 * experts);
       mine.slopes = memory.take<A>(experts);
-      const index_t fits = park_bytes / (mine.rows.stride * static_cast<index_t>(sizeof(A)));
+      const index_t fits = (index_t(8) << 20) / (mine.rows.stride * static_cast<index_t>(sizeof(A)));
       const bool parks = gradient.given() && first_sweep && !(can_park_in_gradient() && how_written() == row_write::overwrite);
-      mine.parked_rows = parks ? std::min(longest, fits) : 0;
+      mine.parked_rows = parks ? std::min({longest, tokens, fits}) : 0;
       mine.parked = memory.take<A>(mine.parked_rows * mine.rows.stride);
       if (memory.carves()) workers_[w] = mine;
     }
@@ -94,12 +93,11 @@ template <class T, class G, class Step> class softmax_sweeps {
     isa_ = isa;
     step_ = &step;
     const index_t layers = logits.layers(), count = sequences.sequences();
-    index_t planned = 0;
+    index_t planned = 0, sum_tickets = 0, gradient_tickets = 0;
     for (index_t s = 0; s < count; ++s) planned += plan[s].rows.count;
     const int workers = std::max(1, std::min(worth_workers(exec, layers * planned * logits.columns()), thread_limit(exec)));
 
     split_count_ = 0;
-    index_t sum_tickets = 0, gradient_tickets = 0;
     for (index_t s = 0; workers > 1 && s < count; ++s) {
       if (!is_split(s, workers, layers * planned)) continue;
       const block_cut cut(plan[s].rows.count);
@@ -184,7 +182,8 @@ template <class T, class G, class Step> class softmax_sweeps {
     const worker_memory& mine = workers_[worker];
     const index_t tokens = plan[s].rows.count, experts = logits.columns(), blocks = block_cut(tokens).blocks;
     sequence_rows<A> parked = parked_of(l, s);
-    if (tokens <= mine.parked_rows) parked = {mine.parked, mine.rows.stride};
+    const bool is_in_place = static_cast<const void*>(parked.data) == rows_of(logits[l], s).data;   // as the blocks of a split unit are
+    if (gradient.given() && tokens <= mine.parked_rows && !is_in_place) parked = {mine.parked, mine.rows.stride};
     double *const sums = mine.sums, *const of_block = mine.sums + experts;
     if (first_sweep) {
       std::memset(sums, 0, static_cast<std::size_t>(experts) * sizeof(double));

@@ -14,7 +14,7 @@ template <class A, class P> struct normalize_kernel {
 
   const A* const* from;
   const A* sums;
-  P* const* to;   // may be the same rows
+  P* const* to;   // may be the same rows, unless past the caches
   int rows;       // a multiple of rows_at_once
   index_t columns;
   row_write how;
@@ -110,7 +110,7 @@ void gate_softmax_into(const cpu_executor& given, const gate_softmax_inputs<T>& 
   const row_scratch<T, P>* const scratch = take_scratch<row_scratch<T, P>>(carve, thread_limit(exec), experts);
   if (!out.probs.given() && !out.log_sum_exp.given()) return;
 
-  const bool in_place = static_cast<const void*>(out.probs.data()) == in.logits.data();
+  const bool in_place = static_cast<const void*>(out.probs.data()) == in.logits.data();   // its lines are in the caches, being read
   const row_write how = row_write_of<P>(gradient_mode::overwrite, in_place ? 0 : tokens * experts);
   const row_blocks blocks(tokens, experts);
   run_blocks(exec, worth_workers(exec, tokens * experts), blocks.count, [&](index_t block, int worker) {
@@ -153,8 +153,8 @@ void gate_softmax_backward_into(const cpu_executor& given, const gate_softmax_ba
 
   const index_t tokens = in.probs.rows(), experts = in.probs.columns();
   const void* const to = out.grad_logits.data();
-  const row_write how = to == in.probs.data() || to == in.grad_probs.data() ? row_write_of<G>(options.mode, 0)
-                                                                            : row_write_of<G>(options.mode, tokens * experts);
+  const bool in_place = to == in.probs.data() || to == in.grad_probs.data();   // write_rows forbids it past the caches
+  const row_write how = row_write_of<G>(options.mode, in_place ? 0 : tokens * experts);
   const row_blocks blocks(tokens, experts);
   run_blocks(exec, worth_workers(exec, tokens * experts), blocks.count, [&](index_t block, int) {
     gate_softmax_backward_kernel<P, G> kernel{
