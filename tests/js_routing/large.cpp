@@ -24,28 +24,54 @@ template <class T> std::vector<T> random_logits(index_t count) {
   return z;
 }
 
-// Sequences of the given lengths in one call, and each in a call of its own. `skip`: elements between the start of the gradient's memory
-// and the gradient.
-template <class T, class G> void same_as_one_by_one(const std::vector<index_t>& lengths, index_t experts, index_t skip, bool in_place) {
+struct variant {
+  index_t skip = 0;   // elements between the start of the gradient's memory and the gradient
+  bool in_place = false, masked = false;
+  sara::gradient_mode mode = sara::gradient_mode::overwrite;
+};
+
+// Sequences of the given lengths in one call, and each in a call of its own.
+template <class T, class G> void same_as_one_by_one(const std::vector<index_t>& lengths, index_t experts, const variant& v = {}) {
   using A = sara::arithmetic_t<T>;
   std::vector<std::int64_t> offsets{0};
   for (const index_t length : lengths) offsets.push_back(offsets.back() + length);
   const index_t tokens = offsets.back(), sequences = static_cast<index_t>(lengths.size());
   REQUIRE(tokens * experts * static_cast<index_t>(sizeof(G)) >= index_t(16) << 20);
-  const std::vector<T> z = random_logits<T>(tokens * experts);
+  std::vector<T> z = random_logits<T>(tokens * experts);
+  for (index_t t = 0; t < tokens; t += 1001) {   // exponentials that are 0, or nearly, as the row's largest logit is found or not
+    sara::store_value(z[static_cast<std::size_t>(t * experts)], A(15));
+    sara::store_value(z[static_cast<std::size_t>(t * experts + 1)], A(-92));
+  }
+  std::vector<A> weights(static_cast<std::size_t>(tokens), A(1));
+  for (std::size_t t = 0; v.masked && t < weights.size(); t += 7) weights[t] = 0;
   const std::vector<A> anchors(static_cast<std::size_t>(sequences * experts), A(1) / static_cast<A>(experts));
   const A total = static_cast<A>(sequences - std::count(lengths.begin(), lengths.end(), 0));   // those that weigh
-  const sara::js_routing_options options{.scale = 16384};                                      // fp16 gradients are not to be 0
+  // Of the gradients, none that counts is to be rounded to 0.
+  const sara::js_routing_options options{.scale = std::is_same_v<G, sara::fp16> ? 16384 : 1e12, .mode = v.mode};
+  const auto fill = [&](std::vector<G>& gradient) {
+    if (v.mode == sara::gradient_mode::overwrite)
+      std::memset(static_cast<void*>(gradient.data()), 0xff, gradient.size() * sizeof(G));   // NaN, never to be read
+    else
+      for (G& g : gradient) sara::store_value(g, A(1));
+  };
   const auto bytes = static_cast<std::size_t>(tokens * experts) * sizeof(G);
 
   oracle::for_each_instruction_set([&](sara::cpu_executor exec, const char* name) {
     exec.threads = 1;
     std::vector<G> want(z.size());
+    fill(want);
+    const auto logits_in = [&](G* to) {
+      if constexpr (std::is_same_v<T, G>)
+        if (v.in_place) return static_cast<const T*>(std::memcpy(to, z.data(), bytes));
+      return static_cast<const T*>(z.data());
+    };
+    const T* from = logits_in(want.data());
     for (index_t s = 0; s < sequences; ++s) {
       const index_t first = offsets[static_cast<std::size_t>(s)], length = lengths[static_cast<std::size_t>(s)];
-      sara::js_routing_inputs<T> in{.logits = sara::matrix_view<const T>(z.data() + first * experts, length, experts),
+      sara::js_routing_inputs<T> in{.logits = sara::matrix_view<const T>(from + first * experts, length, experts),
                                     .sequences = sara::sequences_view::uniform(1, length),
                                     .anchors = sara::matrix_view<const A>(anchors.data() + s * experts, 1, experts),
+                                    .token_weights = sara::vector_view<const A>(weights.data() + first, length),
                                     .total_sequence_weight = sara::vector_view<const A>(&total, 1)};
       sara::js_routing_outputs<T, G> out{.grad_logits = sara::matrix_view<G>(want.data() + first * experts, length, experts)};
       sara::js_routing_into<T, G>(exec, in, out, options);
@@ -55,34 +81,37 @@ template <class T, class G> void same_as_one_by_one(const std::vector<index_t>& 
       INFO(name << ", " << threads << " threads, " << experts << " experts");
       exec.threads = threads;
       exec.pool = pool;
-      std::vector<G> got(z.size() + static_cast<std::size_t>(skip) + 1);
-      G* const to = got.data() + skip;
+      std::vector<G> got(z.size() + static_cast<std::size_t>(v.skip) + 1);
+      fill(got);
+      G* const to = got.data() + v.skip;
       sara::store_value(to[z.size()], A(7));
-      const T* from = z.data();
-      if constexpr (std::is_same_v<T, G>)
-        if (in_place) from = static_cast<const T*>(std::memcpy(to, z.data(), bytes));
+      for (index_t i = 0; i < v.skip; ++i) sara::store_value(got[static_cast<std::size_t>(i)], A(7));
+      from = logits_in(to);
       sara::js_routing_inputs<T> in{.logits = sara::matrix_view<const T>(from, tokens, experts),
                                     .sequences = sara::sequences_view::packed(offsets),
-                                    .anchors = sara::matrix_view<const A>(anchors.data(), sequences, experts)};
+                                    .anchors = sara::matrix_view<const A>(anchors.data(), sequences, experts),
+                                    .token_weights = sara::vector_view<const A>(weights.data(), tokens)};
       sara::js_routing_outputs<T, G> out{.grad_logits = sara::matrix_view<G>(to, tokens, experts)};
       sara::js_routing_into<T, G>(exec, in, out, options);
       CHECK(std::memcmp(to, want.data(), bytes) == 0);
-      CHECK(sara::load_value(to[z.size()]) == A(7));   // nothing behind it
+      CHECK(sara::load_value(to[z.size()]) == A(7));   // nothing behind it, nor before
+      for (index_t i = 0; i < v.skip; ++i) CHECK(sara::load_value(got[static_cast<std::size_t>(i)]) == A(7));
 
-      if (in_place) continue;   // and from histograms that were kept
+      if (v.in_place || v.masked || v.mode == sara::gradient_mode::accumulate) continue;   // and from histograms that were kept
       std::vector<A> histograms(anchors.size()), mass(static_cast<std::size_t>(sequences));
       for (std::size_t s = 0; s < mass.size(); ++s) mass[s] = static_cast<A>(lengths[s]);
       sara::js_routing_into<T, G>(exec, in, {.histograms = sara::matrix_view<A>(histograms.data(), sequences, experts)});
       in.histograms = sara::matrix_view<const A>(histograms.data(), sequences, experts);
       in.token_mass = mass;
       std::vector<G> again(got.size());
-      out.grad_logits = sara::matrix_view<G>(again.data() + skip, tokens, experts);
+      fill(again);
+      out.grad_logits = sara::matrix_view<G>(again.data() + v.skip, tokens, experts);
       sara::js_routing_into<T, G>(exec, in, out, options);
       std::size_t far = 0;   // histograms are rounded to A, so not bit by bit
       double largest = 0;
       for (std::size_t i = 0; i < z.size(); ++i) largest = std::max(largest, std::abs(static_cast<double>(sara::load_value(want[i]))));
       for (std::size_t i = 0; i < z.size(); ++i)
-        far += !(std::abs(static_cast<double>(sara::load_value(again[i + static_cast<std::size_t>(skip)])) -
+        far += !(std::abs(static_cast<double>(sara::load_value(again[i + static_cast<std::size_t>(v.skip)])) -
                           static_cast<double>(sara::load_value(want[i]))) <= 0.01 * largest);
       CHECK(far == 0);
       CHECK(largest > 0);
@@ -93,22 +122,26 @@ template <class T, class G> void same_as_one_by_one(const std::vector<index_t>& 
 }   // namespace
 
 TEST_CASE("large gradients: fp32, rows of whole lines and not, from any element on", "[large]") {
-  same_as_one_by_one<float, float>({16000, 9000, 0, 9001}, 128, 0, false);
-  same_as_one_by_one<float, float>({16000, 9000, 0, 9001}, 128, 3, false);
-  same_as_one_by_one<float, float>({30000, 1, 40000}, 60, 1, false);
-  same_as_one_by_one<float, float>({15000, 18000}, 129, 0, false);
+  same_as_one_by_one<float, float>({16000, 9000, 0, 9001}, 128);
+  same_as_one_by_one<float, float>({16000, 9000, 0, 9001}, 128, {.skip = 3});
+  same_as_one_by_one<float, float>({30000, 1, 40000}, 60, {.skip = 1});
+  same_as_one_by_one<float, float>({15000, 18000}, 129);
 }
 TEST_CASE("large gradients: a sequence too long for its worker's memory", "[large]") {
-  same_as_one_by_one<float, float>({40000, 30000}, 64, 5, false);
+  same_as_one_by_one<float, float>({40000, 30000}, 64, {.skip = 5});
 }
 TEST_CASE("large gradients: other storages", "[large]") {
-  same_as_one_by_one<double, double>({9000, 9000}, 128, 1, false);
-  same_as_one_by_one<sara::bf16, float>({16000, 18000}, 128, 1, false);
-  same_as_one_by_one<sara::bf16, sara::bf16>({33000, 34000}, 128, 5, false);
-  same_as_one_by_one<sara::fp16, sara::fp16>({70000, 75000}, 60, 0, false);
+  same_as_one_by_one<double, double>({9000, 9000}, 128, {.skip = 1});
+  same_as_one_by_one<sara::bf16, float>({16000, 18000}, 128, {.skip = 1});
+  same_as_one_by_one<sara::bf16, sara::bf16>({33000, 34000}, 128, {.skip = 5});
+  same_as_one_by_one<sara::fp16, sara::fp16>({70000, 75000}, 60);
 }
 TEST_CASE("large gradients: in place of the logits", "[large]") {
-  same_as_one_by_one<float, float>({16000, 18000}, 128, 0, true);
-  same_as_one_by_one<float, float>({30000, 41000}, 60, 1, true);
-  same_as_one_by_one<sara::bf16, sara::bf16>({33000, 34000}, 129, 3, true);
+  same_as_one_by_one<float, float>({16000, 18000}, 128, {.in_place = true});
+  same_as_one_by_one<float, float>({30000, 41000}, 60, {.skip = 1, .in_place = true});
+  same_as_one_by_one<sara::bf16, sara::bf16>({33000, 34000}, 129, {.skip = 3, .in_place = true});
+}
+TEST_CASE("large gradients: masked tokens, and added to what is there", "[large]") {
+  same_as_one_by_one<float, float>({16000, 18000}, 128, {.masked = true});
+  same_as_one_by_one<float, float>({16000, 18000}, 128, {.masked = true, .mode = sara::gradient_mode::accumulate});
 }
