@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "catch.hpp"
+#include "oracle/compare.hpp"
 #include "oracle/executors.hpp"
 #include "oracle/problems.hpp"
 
@@ -16,12 +17,9 @@ constexpr index_t rows_at_a_time = 1000;
 template <class P> void same_as_some_at_a_time(index_t experts, index_t skip) {
   const index_t tokens = (index_t(16) << 20) / static_cast<index_t>(sizeof(P)) / experts / rows_at_a_time * rows_at_a_time + rows_at_a_time;
   const auto values = static_cast<std::size_t>(tokens * experts), bytes = values * sizeof(P);
-  std::vector<P> z(values);
-  std::uint32_t x = 99;
-  for (P& each : z) {
-    x = x * 1664525u + 1013904223u;
-    sara::store_value(each, static_cast<sara::arithmetic_t<P>>(static_cast<double>(x >> 8) / (1 << 21) - 4));
-  }
+  REQUIRE((!sara::has_stores_past_caches ||
+           sara::row_write_of<P>(sara::gradient_mode::overwrite, tokens * experts) == sara::row_write::past_caches));
+  const std::vector<P> z = oracle::as_storage<P>(oracle::source(1).normals(values, 2));
   oracle::for_each_instruction_set(
       [&](const sara::cpu_executor& exec, const char* name) {
         INFO(name << ", " << experts << " experts, from element " << skip);
