@@ -73,4 +73,24 @@ template <class E> class block {
   std::vector<sara::matrix_view<E>> list_;
 };
 
+// Values that begin so many elements behind the start of a cache line, and a guard on either side of them.
+template <class E> class line_of {
+ public:
+  line_of(std::size_t count, sara::index_t skip) : count_(count), memory_(count + static_cast<std::size_t>(skip) + line + 1) {
+    first_ = memory_.data() + (line - reinterpret_cast<std::uintptr_t>(memory_.data()) % 64 / sizeof(E)) + skip;
+    sara::store_value(first_[-1], sara::arithmetic_t<E>(7));
+    sara::store_value(first_[count], sara::arithmetic_t<E>(7));
+  }
+  E* data() { return first_; }
+  bool is_guarded() const {
+    return sara::load_value(first_[-1]) == sara::arithmetic_t<E>(7) && sara::load_value(first_[count_]) == sara::arithmetic_t<E>(7);
+  }
+
+ private:
+  static constexpr std::size_t line = 64 / sizeof(E);
+  std::size_t count_;
+  std::vector<E> memory_;
+  E* first_;
+};
+
 }   // namespace oracle

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "../core/views.hpp"
 #include "dispatch.hpp"
 #include "simd.hpp"
 
@@ -16,9 +17,9 @@ inline namespace SARA_ABI {
 inline constexpr int rows_at_once = 4;
 inline constexpr int most_chunk_rows = 64;
 
-// Rows of `columns` values in a chunk: some 4,096 values.
-inline index_t chunk_rows(index_t columns) {
-  return std::clamp<index_t>(4096 / std::max<index_t>(columns, 1) / rows_at_once * rows_at_once, rows_at_once, most_chunk_rows);
+// Rows of `columns` values in a chunk: of some 4,096 to be summed, of 1,024 to be written back, so that memory reads and writes at once.
+inline index_t chunk_rows(index_t columns, index_t values = 4096) {
+  return std::clamp<index_t>(values / std::max<index_t>(columns, 1) / rows_at_once * rows_at_once, rows_at_once, most_chunk_rows);
 }
 
 // How a row of `columns` values is cut into vectors: full ones, and a tail that overlaps the last of them.
@@ -34,10 +35,10 @@ template <class S> struct row_cut {
   SARA_INLINE S only_fresh(const S& x) const { return S::from_bits((x.bits() & fresh).v); }
 };
 
-// Asks for the cache line some way on, of what is read or (also) written from here on: rows mostly lie one after another. A hint, which
-// may name memory that is not ours.
-template <int bytes, bool written> SARA_INLINE void prefetch_ahead(const void* from) {
-  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(from) + bytes), written);
+// Asks for what lies 4 KiB on, where rows mostly go on. A hint, which may name memory that is not ours. It is brought as far as the
+// second-level cache: the first has few places in which to wait for memory. Narrow values, widened as they are read, want it in the first.
+template <bool is_narrow = false> SARA_INLINE void prefetch_ahead(const void* from) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(from) + 4096), 0, is_narrow ? 3 : 2);
 }
 
 template <class F> SARA_INLINE void each_row(const F& f) { written_out<rows_at_once>(f); }   // of a group
@@ -114,9 +115,9 @@ template <class T> struct exponentials_kernel {
   }
 
  private:
-  // Rows of so many bytes are too short to keep the machine busy one by one, and a group of them is gone through side by side. With longer
-  // ones that would cost a quarter where they come from memory: the caches' own prefetchers follow one row better than four.
-  static constexpr index_t most_side_by_side = 128;
+  // A group of rows of at most so many bytes is gone through side by side, as one such row is too short to keep the machine busy. Longer
+  // ones are enough by themselves, and four of them lie too far apart for the caches' own prefetchers.
+  static constexpr index_t most_side_by_side = 1024;
 
   template <class S> SARA_INLINE void exponentiate_by_peak(int r, const row_cut<S>& cut) const {
     S top = load<S>(from[r] + cut.tail_at), sum;
@@ -161,8 +162,8 @@ template <class T> struct exponentials_kernel {
       S x[n * vectors];
       written_out<n * vectors>([&](auto i) __attribute__((always_inline)) {
         const T* const here = row[i / vectors] + e + i % vectors * S::lanes;
-        prefetch_ahead<2048, false>(here);
-        prefetch_ahead<2048, true>(out[i / vectors] + e + i % vectors * S::lanes);
+        prefetch_ahead<(sizeof(T) < sizeof(A))>(here);
+        prefetch_ahead(out[i / vectors] + e + i % vectors * S::lanes);
         x[i] = load<S>(here);
       });
       exp(x);
@@ -223,36 +224,27 @@ template <class A> struct weighted_sum_kernel {
 };
 
 // How rows are written: past the caches what is larger than most of them, so that its lines need not be read first. Whoever reads it next
-// then waits for memory, as he mostly would in any case.
+// then waits for memory, as he mostly would in any case. Only rows of whole lines are: of a line that two rows share, or that is written
+// in two ways, memory would have to be read after all, and that waits for long.
 enum class row_write { overwrite, accumulate, past_caches };
 
-// `values` of G are written in all.
-template <class G> row_write row_write_of(gradient_mode mode, index_t values) {
+// Whether so many values of G are too large for the caches.
+template <class G> bool is_large(index_t values) { return has_stores_past_caches && values * index_t(sizeof(G)) >= index_t(16) << 20; }
+
+// Rows of `to`, which are part of something large or not.
+template <class G> row_write row_write_of(gradient_mode mode, const matrix_view<G>& to, bool large) {
   if (mode == gradient_mode::accumulate) return row_write::accumulate;
-  return has_stores_past_caches && values * index_t(sizeof(G)) >= index_t(16) << 20 ? row_write::past_caches : row_write::overwrite;
+  const auto cut =
+      static_cast<index_t>(reinterpret_cast<std::uintptr_t>(to.data())) | (to.row_stride() | to.columns()) * index_t(sizeof(G));
+  return large && cut % 64 == 0 ? row_write::past_caches : row_write::overwrite;
 }
 
-// Writes value(r, e) for all columns e of n rows, side by side. A value may come from where it is written to, but not past the caches: there
-// some are asked for again once they are written.
+// Writes value(r, e) for all columns e of n rows, side by side. A value may come from where it is written to, but then not past the caches.
 template <class S, class G, int n, class Value>
 SARA_INLINE void write_rows(G* const (&to)[n], const row_cut<S>& cut, row_write how, const Value& value) {
   if (how == row_write::past_caches) {
-    constexpr std::uintptr_t bytes = S::lanes * sizeof(G);
-    index_t at[n], last = 0;
-    written_out<n>([&](auto r) __attribute__((always_inline)) {
-      at[r] = static_cast<index_t>(-reinterpret_cast<std::uintptr_t>(to[r]) % bytes / sizeof(G));   // the first that lies at a multiple
-      last = std::max(last, at[r]);
-      if (at[r] > 0) store(to[r], value(r, 0));
-    });
-    for (; last <= cut.tail_at; last += S::lanes)
-      written_out<n>([&](auto r) __attribute__((always_inline)) {
-        store_past_caches(to[r] + at[r], value(r, at[r]));
-        at[r] += S::lanes;
-      });
-    written_out<n>([&](auto r) __attribute__((always_inline)) {
-      for (index_t e = at[r]; e < cut.tail_at + S::lanes; e += S::lanes)
-        store(to[r] + std::min(e, cut.tail_at), value(r, std::min(e, cut.tail_at)));
-    });
+    for (index_t e = 0; e < cut.full; e += S::lanes)
+      written_out<n>([&](auto r) __attribute__((always_inline)) { store_past_caches(to[r] + e, value(r, e)); });
     return;
   }
   const auto write_all = [&](auto adds) __attribute__((always_inline)) {
@@ -305,7 +297,7 @@ template <class A, class G> struct softmax_gradient_kernel {
         for (index_t e = begin; e < end; e += S::lanes) {
           const S slope = load<S>(slopes + e);
           each_row([&](auto r) __attribute__((always_inline)) {
-            prefetch_ahead<8192, true>(next[r] + e * step);
+            prefetch_ahead(next[r] + e * step);
             const S x = load<S>(row[r] + e);
             sum[r] = sum[r] + x;
             part_dot[r] = mul_add(x, slope, part_dot[r]);

@@ -82,7 +82,7 @@ template <class T, class G, class Step> class softmax_sweeps {
       mine.sums = memory.take<double>(2 * experts);
       mine.slopes = memory.take<A>(experts);
       const index_t fits = (index_t(8) << 20) / (mine.rows.stride * static_cast<index_t>(sizeof(A)));
-      const bool parks = gradient.given() && first_sweep && !(can_park_in_gradient() && how_written() == row_write::overwrite);
+      const bool parks = gradient.given() && first_sweep && (!can_park_in_gradient() || is_large_gradient());
       mine.parked_rows = parks ? std::min({longest, tokens, fits}) : 0;
       mine.parked = memory.take<A>(mine.parked_rows * mine.rows.stride);
       if (memory.carves()) workers_[w] = mine;
@@ -149,7 +149,7 @@ template <class T, class G, class Step> class softmax_sweeps {
   };
 
   bool can_park_in_gradient() const { return std::is_same_v<G, A> && mode == gradient_mode::overwrite; }
-  row_write how_written() const { return row_write_of<G>(mode, gradient.layers() * gradient.rows() * gradient.columns()); }
+  bool is_large_gradient() const { return is_large<G>(gradient.layers() * gradient.rows() * gradient.columns()); }
 
   bool is_split(index_t s, int workers, index_t all_tokens) const {
     return plan[s].rows.count * split_share * workers > all_tokens && block_cut(plan[s].rows.count).blocks > 1;
@@ -174,7 +174,9 @@ template <class T, class G, class Step> class softmax_sweeps {
   void differentiate(index_t l, index_t s, index_t b, const sequence_rows<A>& parked, const A* slopes, double coefficient,
                      const worker_memory& mine) const {
     const sequence_rows<G> to = rows_of(gradient[l], s);
-    const row_write how = static_cast<const void*>(parked.data) == to.data ? row_write::overwrite : how_written();
+    const void *const at = to.data, *const logits_at = rows_of(logits[l], s).data;
+    const bool is_in_place = at == parked.data || at == logits_at;   // its lines are in the caches, being read
+    const row_write how = row_write_of<G>(mode, gradient[l], is_large_gradient() && !is_in_place);
     differentiate_softmax_rows<T, G>(block_of(l, s, b), {parked.data, parked.stride}, slopes, coefficient, how, to, mine.rows);
   }
 

@@ -111,14 +111,14 @@ void gate_softmax_into(const cpu_executor& given, const gate_softmax_inputs<T>& 
   if (!out.probs.given() && !out.log_sum_exp.given()) return;
 
   const bool in_place = static_cast<const void*>(out.probs.data()) == in.logits.data();   // its lines are in the caches, being read
-  const row_write how = row_write_of<P>(gradient_mode::overwrite, in_place ? 0 : tokens * experts);
+  const row_write how = row_write_of<P>(gradient_mode::overwrite, out.probs, is_large<P>(tokens * experts) && !in_place);
   const row_blocks blocks(tokens, experts);
   run_blocks(exec, worth_workers(exec, tokens * experts), blocks.count, [&](index_t block, int worker) {
     using A = arithmetic_t<T>;
     const sequence_rows<const T> logits{in.logits.data(), in.logits.row_stride()};
     row_chunk<T> chunk;
     for (index_t next = blocks.begin(block), first = next; next < blocks.end(block); first = next) {
-      chunk.gather(next, blocks.end(block), chunk_rows(experts), nullptr, 1, [](index_t) {});
+      chunk.gather(next, blocks.end(block), chunk_rows(experts, 1024), nullptr, 1, [](index_t) {});
       // Where the probabilities can hold the exponentials, these go there, unless that is where the logits lie.
       A *exponentials[most_chunk_rows], sums[most_chunk_rows];
       P* to[most_chunk_rows];
@@ -153,8 +153,8 @@ void gate_softmax_backward_into(const cpu_executor& given, const gate_softmax_ba
 
   const index_t tokens = in.probs.rows(), experts = in.probs.columns();
   const void* const to = out.grad_logits.data();
-  const bool in_place = to == in.probs.data() || to == in.grad_probs.data();   // write_rows forbids it past the caches
-  const row_write how = row_write_of<G>(options.mode, in_place ? 0 : tokens * experts);
+  const bool in_place = to == in.probs.data() || to == in.grad_probs.data();
+  const row_write how = row_write_of<G>(options.mode, out.grad_logits, is_large<G>(tokens * experts) && !in_place);
   const row_blocks blocks(tokens, experts);
   run_blocks(exec, worth_workers(exec, tokens * experts), blocks.count, [&](index_t block, int) {
     gate_softmax_backward_kernel<P, G> kernel{
