@@ -11,12 +11,12 @@ libraries and every benchmark, and writes a page of tables, the figures, and all
 
 usage: bash benchmarks/run.sh [--quick] [--with-python] [--output FILE] [--only PARTS] [--seconds N] [--jobs N]
 
-  --quick         fewer and shorter measurements: about three minutes once built
+  --quick         fewer and shorter measurements: two minutes once built, half a minute more with Python
   --with-python   also PyTorch 2, JAX and ONNX Runtime, installed from PyPI into build/benchmarks/python: several GB
   --output FILE   where to write the page; results.json and figures/ go beside it
                   (default: benchmarks/RESULTS.md; with --quick or --only: build/benchmarks/RESULTS.md)
   --only PARTS    of race and programs, with commas (default: all)
-  --seconds N     that a heat of the race may take, roughly (default: 20; with --quick: 3, from Python 6)
+  --seconds N     that a heat of the race may take, roughly (default: 20; with --quick: 1.5, from Python 3)
   --jobs N        so many compilers at a time (default: as many as there are processors)
   --help          this text
 
@@ -115,7 +115,7 @@ fi
 
 if wants programs; then
   if [[ -n $quick ]]; then
-    measure=(--benchmark_min_time=0.01)
+    measure=(--benchmark_min_time=0.01 --benchmark_filter='-(spawned|vector128)')
   else
     measure=(--benchmark_min_time=0.1 --benchmark_repetitions=5 --benchmark_enable_random_interleaving=true --benchmark_report_aggregates_only=true)
   fi
@@ -123,7 +123,7 @@ if wants programs; then
     record "$name" $build/benchmarks/benchmark_"$name" "${measure[@]}" --benchmark_out="$parts/$name.json" --benchmark_out_format=json
   done
 
-  # The cost of the header: a translation unit that calls the fused loss, best of three.
+  # The cost of the header: a translation unit that calls the fused loss, best of three (quick: of one).
   cat >"$parts/unit.cpp" <<'END'
 #include <sara/js_routing.hpp>
 float loss(const sara::js_routing_inputs<float>& batch, const sara::js_routing_outputs<float>& out) {
@@ -132,8 +132,8 @@ float loss(const sara::js_routing_inputs<float>& batch, const sara::js_routing_o
 }
 END
   compile_seconds() {
-    local TIMEFORMAT=%R
-    for _ in 1 2 3; do { time "$1" -std=c++20 -O2 -I include -c "$parts/unit.cpp" -o "$parts/unit.o"; } 2>&1; done | sort -n | head -n 1
+    local TIMEFORMAT=%R repetitions=${quick:+1}
+    for _ in ${repetitions:-1 2 3}; do { time "$1" -std=c++20 -O2 -I include -c "$parts/unit.cpp" -o "$parts/unit.o"; } 2>&1; done | sort -n | head -n 1
   }
   for c in g++ clang++; do
     command -v $c >/dev/null && printf '"%s": %s\n' $c "$(compile_seconds $c)"

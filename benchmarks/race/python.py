@@ -51,10 +51,10 @@ def main():
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to race (default: cpu)")
     parser.add_argument("--threads", type=at_least(1, int), default=2, metavar="N", help="of every contestant (default: 2)")
     parser.add_argument("--rounds", type=at_least(1, int), metavar="N", help="turns of each contestant in a heat, at most (default: 40; with --quick: 9)")
-    parser.add_argument("--seconds", type=at_least(0.001, float), metavar="N", help="that a heat may take, roughly (default: 20; with --quick: 6)")
+    parser.add_argument("--seconds", type=at_least(0.001, float), metavar="N", help="that a heat may take, roughly (default: 20; with --quick: 3)")
     parser.add_argument("--quick", action="store_true", help="fewer heats and rounds")
     arguments = parser.parse_args()
-    limits = arguments.rounds or (9 if arguments.quick else 40), arguments.seconds or (6 if arguments.quick else 20)
+    limits = arguments.rounds or (9 if arguments.quick else 40), arguments.seconds or (3 if arguments.quick else 20)
     try:
         open(arguments.json, "a").close()
         shared = [ctypes.CDLL(os.path.abspath(file)) for file in (arguments.shared, arguments.shared_cuda) if file]
