@@ -117,7 +117,7 @@ template <class T> struct exponentials_kernel {
  private:
   // A group of rows of at most so many bytes is gone through side by side, as one such row is too short to keep the machine busy. Longer
   // ones are enough by themselves, and four of them lie too far apart for the caches' own prefetchers.
-  static constexpr index_t most_side_by_side = 1024;
+  static constexpr index_t most_side_by_side = 1280;
 
   template <class S> SARA_INLINE void exponentiate_by_peak(int r, const row_cut<S>& cut) const {
     S top = load<S>(from[r] + cut.tail_at), sum;
