@@ -29,7 +29,6 @@ SAME_ERROR = 2.4e-7  # four roundings of fp32: the largest error of millions of 
 
 # Why another is ahead where it is: printed beside the row. (job, library): sentence
 REASONS = {
-    ("softmax", "ONNX Runtime"): "The rows come from memory there (in cache gate_softmax is ahead), and it was 1.24 in the run before the results went past the caches; the rest is not explained yet.",
     **dict.fromkeys([("softmax backward", "PyTorch"), ("softmax backward", "libtorch")], "Level: one or the other by some percent, from run to run."),
 }
 
