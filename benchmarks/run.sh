@@ -136,7 +136,7 @@ END
     for _ in ${repetitions:-1 2 3}; do { time "$1" -std=c++20 -O2 -I include -c "$parts/unit.cpp" -o "$parts/unit.o"; } 2>&1; done | sort -n | head -n 1
   }
   for c in g++ clang++; do
-    command -v $c >/dev/null && printf '"%s": %s\n' $c "$(compile_seconds $c)"
+    if command -v $c >/dev/null; then printf '"%s": %s\n' $c "$(compile_seconds $c)"; fi
   done | paste -sd , | sed 's/.*/{&}/' >"$parts/compile_seconds.json"
 fi
 
