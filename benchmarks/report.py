@@ -233,7 +233,7 @@ def machine(arguments, race, python):
     version = ".".join(re.findall(r"#define SARA_VERSION_[A-Z]+ (\d+)", pathlib.Path("include/sara/version.hpp").read_text()))
     under = f", under {cpu['Hypervisor vendor']}" if "Hypervisor vendor" in cpu else ""
     flags = cpu.get("Flags", "").split()
-    lacks = [isa for isa, flag in (("AVX2", "avx2"), ("AVX-512", "avx512f")) if flag not in flags]
+    lacks = [isa for isa, flag in (("AVX2", "avx2"), ("AVX-512", "avx512f")) if flags and flag not in flags]
     rows = [
         ["date", datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")],
         ["command", f"`{arguments.command.strip()}`"],
