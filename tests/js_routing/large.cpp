@@ -91,14 +91,15 @@ template <class T, class G> void same_as_one_by_one(const std::vector<index_t>& 
       CHECK(std::memcmp(to, want.data(), bytes) == 0);
       CHECK(got.is_guarded());
 
-      if (v.in_place || v.masked || v.mode == sara::gradient_mode::accumulate) continue;   // and from histograms that were kept
+      if (v.masked || v.mode == sara::gradient_mode::accumulate) continue;   // and from histograms that were kept
+      oracle::line_of<G> again(z.size(), v.skip);
+      fill(again.data());
+      in.logits = sara::matrix_view<const T>(logits_in(again.data()), tokens, experts);
       std::vector<A> histograms(anchors.size()), mass(static_cast<std::size_t>(sequences));
       for (std::size_t s = 0; s < mass.size(); ++s) mass[s] = static_cast<A>(lengths[s]);
       sara::js_routing_into<T, G>(exec, in, {.histograms = sara::matrix_view<A>(histograms.data(), sequences, experts)});
       in.histograms = sara::matrix_view<const A>(histograms.data(), sequences, experts);
       in.token_mass = mass;
-      oracle::line_of<G> again(z.size(), v.skip);
-      fill(again.data());
       out.grad_logits = sara::matrix_view<G>(again.data(), tokens, experts);
       sara::js_routing_into<T, G>(exec, in, out, options);
       std::size_t far = 0;   // histograms are rounded to A, so not bit by bit

@@ -17,8 +17,11 @@ inline namespace SARA_ABI {
 inline constexpr int rows_at_once = 4;
 inline constexpr int most_chunk_rows = 64;
 
-// Rows of `columns` values in a chunk: of some 4,096 to be summed, of 1,024 to be written back, so that memory reads and writes at once.
-inline index_t chunk_rows(index_t columns, index_t values = 4096) {
+// Values in a chunk of rows that are summed; and of rows that are written back: fewer, so that memory reads and writes at once.
+inline constexpr index_t summed_at_once = 4096, written_at_once = 1024;
+
+// Rows of `columns` values in a chunk of some `values`.
+inline index_t chunk_rows(index_t columns, index_t values = summed_at_once) {
   return std::clamp<index_t>(values / std::max<index_t>(columns, 1) / rows_at_once * rows_at_once, rows_at_once, most_chunk_rows);
 }
 

@@ -111,7 +111,7 @@ void differentiate_softmax_rows(const row_block<T>& block, const sequence_rows<c
   using A = arithmetic_t<T>;
   const A no_slope = 0;
   if (block.columns == 1) slopes = &no_slope;   // one expert has probability 1, and a gradient of exactly 0
-  const index_t most = parked.data ? chunk_rows(block.columns) : chunk_rows(block.columns, 1024);
+  const index_t most = chunk_rows(block.columns, parked.data ? summed_at_once : written_at_once);
   const auto clear = [&](index_t row) {
     if (how != row_write::accumulate) clear_row(gradient[row], block.columns);
   };

@@ -118,7 +118,7 @@ void gate_softmax_into(const cpu_executor& given, const gate_softmax_inputs<T>& 
     const sequence_rows<const T> logits{in.logits.data(), in.logits.row_stride()};
     row_chunk<T> chunk;
     for (index_t next = blocks.begin(block), first = next; next < blocks.end(block); first = next) {
-      chunk.gather(next, blocks.end(block), chunk_rows(experts, 1024), nullptr, 1, [](index_t) {});
+      chunk.gather(next, blocks.end(block), chunk_rows(experts, written_at_once), nullptr, 1, [](index_t) {});
       // Where the probabilities can hold the exponentials, these go there, unless that is where the logits lie.
       A *exponentials[most_chunk_rows], sums[most_chunk_rows];
       P* to[most_chunk_rows];
