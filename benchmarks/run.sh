@@ -11,7 +11,7 @@ libraries and every benchmark, and writes a page of tables, the figures, and all
 
 usage: bash benchmarks/run.sh [--quick] [--with-python] [--output FILE] [--only PARTS] [--seconds N] [--jobs N]
 
-  --quick         fewer and shorter measurements: two minutes once built, half a minute more with Python
+  --quick         fewer and shorter measurements: two minutes once built, three with Python
   --with-python   also PyTorch 2, JAX and ONNX Runtime, installed from PyPI into build/benchmarks/python: several GB
   --output FILE   where to write the page; results.json and figures/ go beside it
                   (default: benchmarks/RESULTS.md; with --quick or --only: build/benchmarks/RESULTS.md)
