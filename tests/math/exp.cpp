@@ -53,7 +53,7 @@ template <class A> double worst_ulp(sara::instruction_set isa, std::vector<A> zs
   std::vector<A> got(zs.size());
   sara::run_kernel(isa, 64, exp_kernel<A>{zs.data(), got.data(), static_cast<sara::index_t>(zs.size()), max});
   const sara::math::exp_row<A> row(max);
-  const int scale = static_cast<int>(row.exponent) - sara::math::exp_constants<A>::exponent_bias;
+  const int scale = static_cast<int>(row.rounder - sara::math::exp_constants<A>::magic) - sara::math::exp_constants<A>::exponent_bias;
   double worst = 0;
   for (std::size_t i = 0; i < zs.size(); ++i) {
     const wide<A> want = std::ldexp(std::exp(static_cast<wide<A>>(zs[i])), scale);

@@ -5,6 +5,9 @@
 // probability normal until it is divided by the row's sum. Rows whose largest logit is huge are shifted by it first, which is exact
 // there (Sterbenz). Accuracy: 1 ulp or so for float, measured by tests/math.
 //
+// k is rounded by an addition: of a number so large that the sum's last bit counts ones. That number ends in the exponent field of 2^bias
+// / 2^k_max, so that the sum's low bits are the field of the whole factor.
+//
 // For most rows the largest logit need not be known: with a bias of 2^32 (2^64 for double) any from -5 to 16 does, and the sum of the
 // exponentials tells whether it was one. The factor being a power of two, the softmax is the same. The sum stays below 2^56 times the
 // number of columns, so that what is divided by it, a token's weight or the gradient's scale, may be as small as 1e-17 in fp32.
@@ -53,7 +56,7 @@ template <> struct exp_constants<double> {
 template <class A> struct usual_exp_row {
   A least = exp_constants<A>::usual_none;   // from here down the exponential is 0: ln 2 below what it is for a largest logit of -5
   A most = 17;                              // clamped to it: enough to be told by the sum
-  integer_of<A> exponent = exp_constants<A>::exponent_bias + exp_constants<A>::usual_bias;
+  A rounder = exp_constants<A>::magic + (exp_constants<A>::exponent_bias + exp_constants<A>::usual_bias);
 
   // From the sum of exp_usual over a row: was its largest logit from -5 to 16? The largest term is at least the mean and at most the
   // sum. False for NaN. V: the sum of one row, or of a row in each lane.
@@ -65,8 +68,8 @@ template <class A> struct usual_exp_row {
 
 // The row's part of the computation: from its largest logit.
 template <class A> struct exp_row {
-  A shift, least;           // what is subtracted first; below `least` (after it) the exponential is 0
-  integer_of<A> exponent;   // added to k: the bias and the field's own, less k_max
+  A shift, least;   // what is subtracted first; below `least` (after it) the exponential is 0
+  A rounder;        // added to round to k; leaves k, the bias and the field's own, less k_max, in the low bits
 
   exp_row() = default;
   SARA_INLINE explicit exp_row(A max) {
@@ -76,14 +79,14 @@ template <class A> struct exp_row {
     const A rest = magnitude < c::shift_from ? max : A(0);
     least = rest - c::reach;
     k_max_ = static_cast<integer_of<A>>(rest * c::log2_e + (rest < 0 ? A(-0.5) : A(0.5)));
-    exponent = static_cast<integer_of<A>>(c::exponent_bias + c::bias) - k_max_;
+    rounder = c::magic + static_cast<A>(c::exponent_bias + c::bias - k_max_);
   }
   // What exp_usual is relative to.
   SARA_INLINE static exp_row usual() {
     using c = exp_constants<A>;
     exp_row row(0);
     row.k_max_ = c::bias - c::usual_bias;
-    row.exponent = usual_exp_row<A>().exponent;
+    row.rounder = usual_exp_row<A>().rounder;
     return row;
   }
 
@@ -97,16 +100,17 @@ template <class A> struct exp_row {
   integer_of<A> k_max_;
 };
 
-// exp(x) = 2^k p, of n vectors: `rounded` holds k in its low bits, x becomes p. Each is a long chain of operations; they overlap only
-// where they are written interleaved.
-template <class V, int n> SARA_INLINE void exp_parts(V (&x)[n], V (&rounded)[n]) {
+// exp(x) of n vectors, times the power of two that `rounder` ends in. Each is a long chain of operations; they overlap only where they are
+// written interleaved.
+template <class V, int n> SARA_INLINE void exp_times_power(V (&x)[n], typename V::scalar rounder) {
   using A = typename V::scalar;
   using c = exp_constants<A>;
-  V k[n], q[n];
+  V rounded[n], k[n], q[n], power[n];
   written_out<n>([&](auto i)
-                     __attribute__((always_inline)) { rounded[i] = keep(mul_add(x[i], V::broadcast(c::log2_e), V::broadcast(c::magic))); });
-  written_out<n>([&](auto i) __attribute__((always_inline)) { k[i] = rounded[i] - c::magic; });
+                     __attribute__((always_inline)) { rounded[i] = keep(mul_add(x[i], V::broadcast(c::log2_e), V::broadcast(rounder))); });
+  written_out<n>([&](auto i) __attribute__((always_inline)) { k[i] = rounded[i] - rounder; });
   written_out<n>([&](auto i) __attribute__((always_inline)) { x[i] = keep(mul_add(k[i], V::broadcast(-c::ln2_high), x[i])); });
+  written_out<n>([&](auto i) __attribute__((always_inline)) { power[i] = V::from_bits(rounded[i].bits().v << c::mantissa); });
   written_out<n>([&](auto i) __attribute__((always_inline)) { x[i] = mul_add(k[i], V::broadcast(-c::ln2_low), x[i]); });
   constexpr int degree = sizeof c::coefficients / sizeof(A) - 1;
   written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = V::broadcast(c::template q<degree>); });
@@ -115,31 +119,23 @@ template <class V, int n> SARA_INLINE void exp_parts(V (&x)[n], V (&rounded)[n])
       q[i] = mul_add(q[i], x[i], V::broadcast(c::template q<degree - 1 - decltype(d)::value>));
     });
   });
-  for (int d = 0; d < 2; ++d)
-    written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = mul_add(q[i], x[i], V::broadcast(A(1))); });
-  written_out<n>([&](auto i) __attribute__((always_inline)) { x[i] = q[i]; });
+  written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = mul_add(q[i], x[i], V::broadcast(A(1))); });
+  written_out<n>([&](auto i) __attribute__((always_inline)) { x[i] = mul_add(q[i], x[i] * power[i], power[i]); });
 }
 
 // exp(z) * 2^bias / 2^k_max, per lane; 0 for -inf and for what is too small, NaN for NaN.
 template <class V> SARA_INLINE V exp_scaled(const V& z, const exp_row<typename V::scalar>& row) {
-  using A = typename V::scalar;
   const V x = z - row.shift;
-  V p[1] = {x}, rounded[1];
-  exp_parts(p, rounded);
-  const V scale = V::from_bits((rounded[0].bits().v + row.exponent) << exp_constants<A>::mantissa);
-  return select(x < row.least, V::broadcast(A(0)), p[0] * scale);
+  V scaled[1] = {x};
+  exp_times_power(scaled, row.rounder);
+  return select(x < row.least, V::broadcast(0), scaled[0]);
 }
 
 // exp(z) * 2^usual_bias of n vectors; 0 for -inf and for what is too small; of the order of exp(17) for more than 17; NaN, or as
 // much, for NaN.
 template <class V, int n> SARA_INLINE void exp_usual(V (&z)[n], const usual_exp_row<typename V::scalar>& row) {
-  using A = typename V::scalar;
-  V rounded[n];
   written_out<n>([&](auto i) __attribute__((always_inline)) { z[i] = max(V::broadcast(row.least), at_most(z[i], row.most)); });
-  exp_parts(z, rounded);
-  written_out<n>([&](auto i) __attribute__((always_inline)) {
-    z[i] = z[i] * V::from_bits((rounded[i].bits().v + row.exponent) << exp_constants<A>::mantissa);
-  });
+  exp_times_power(z, row.rounder);
 }
 
 }   // namespace SARA_ABI
