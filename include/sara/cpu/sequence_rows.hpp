@@ -24,6 +24,8 @@ template <class T, class G> struct row_scratch {
   T* blank = nullptr;          // logits to read,
   G* nowhere = nullptr;        // a row to write
 
+  sequence_rows<A> rows() const { return {exponentials, stride}; }   // the chunk's
+
   void take(carver& memory, index_t columns) {
     stride = (columns + 15) / 16 * 16;
     exponentials = memory.take<A>(chunk_rows(columns) * stride);
@@ -38,27 +40,50 @@ template <class T, class G> struct row_scratch {
   }
 };
 
+// The addresses of the first n rows.
+template <class T> void addresses(const sequence_rows<T>& rows, int n, T** to) {
+  T* at = rows.data;
+  for (int r = 0; r < n; ++r, at += rows.stride) to[r] = at;
+}
+
 // A chunk of a sequence's rows that have weight, in order; filled up to a group with rows that count for nothing.
 template <class T> struct row_chunk {
   using A = arithmetic_t<T>;
 
   int count = 0, filled = 0;
-  index_t row[most_chunk_rows];
   A weight[most_chunk_rows];   // 0 for those that fill up
 
   // Moves `next` past the rows taken; calls skip(row) for each row of weight 0, which nobody reads.
   template <class Skip> void gather(index_t& next, index_t end, index_t most, const A* weights, index_t weight_step, const Skip& skip) {
-    for (count = 0; next < end && count < most; ++next) {
-      const A w = weights ? weights[next * weight_step] : A(1);
-      if (w != 0) {
-        row[count] = next;
-        weight[count++] = w;
-      } else {
-        skip(next);
+    if (weights) {
+      for (count = 0; next < end && count < most; ++next) {
+        const A w = weights[next * weight_step];
+        if (w != 0) {
+          row_[count] = next;
+          weight[count++] = w;
+        } else {
+          skip(next);
+        }
       }
+      are_neighbours_ = count == 0 || row_[count - 1] - row_[0] < count;
+    } else {
+      row_[0] = next;
+      count = static_cast<int>(std::min(end - next, most));
+      next += count;
+      are_neighbours_ = true;
+      std::fill_n(weight, most_chunk_rows, A(1));
     }
     filled = (count + rows_at_once - 1) / rows_at_once * rows_at_once;
     for (int r = count; r < filled; ++r) weight[r] = 0;
+  }
+
+  // Where the chunk's rows are among `rows`; those that fill up are all `filler`.
+  template <class X> void find(const sequence_rows<X>& rows, std::type_identity_t<X>* filler, X** to) const {
+    if (are_neighbours_)
+      addresses({rows[row_[0]], rows.stride}, count, to);
+    else
+      for (int r = 0; r < count; ++r) to[r] = rows[row_[r]];
+    for (int r = count; r < filled; ++r) to[r] = filler;
   }
 
   // Exponentials of the chunk's rows, to their rows of `to`; their sums, and their peaks where wanted.
@@ -66,9 +91,13 @@ template <class T> struct row_chunk {
   void exponentiate(instruction_set isa, index_t columns, const sequence_rows<const T>& logits, A** to, A* sums, math::exp_row<A>* peaks,
                     const row_scratch<T, G>& scratch) const {
     const T* from[most_chunk_rows];
-    for (int r = 0; r < filled; ++r) from[r] = r < count ? logits[row[r]] : scratch.blank;
+    find(logits, scratch.blank, from);
     run_kernel(isa, columns, exponentials_kernel<T>{from, to, sums, peaks, filled, columns});
   }
+
+ private:
+  bool are_neighbours_ = true;
+  index_t row_[most_chunk_rows];   // the first alone, of neighbours
 };
 
 // What both sweeps know of the rows [begin, end) of a sequence.
@@ -88,12 +117,15 @@ void sum_softmax_rows(const row_block<T>& block, const sequence_rows<arithmetic_
   using A = arithmetic_t<T>;
   std::memset(total, 0, static_cast<std::size_t>(block.columns) * sizeof(double));
   const index_t most = chunk_rows(block.columns);
+  const sequence_rows<A> own = scratch.rows();
   row_chunk<T> chunk;
   for (index_t next = block.begin;
        chunk.gather(next, block.end, most, block.weights, block.weight_step, [](index_t) {}), chunk.count > 0;) {
     A *exponentials[most_chunk_rows], sums[most_chunk_rows];
-    for (int r = 0; r < chunk.filled; ++r)
-      exponentials[r] = r < chunk.count && parked.data ? parked[chunk.row[r]] : scratch.exponentials + r * scratch.stride;
+    if (parked.data)
+      chunk.find(parked, scratch.exponentials, exponentials);
+    else
+      addresses(own, chunk.filled, exponentials);
     chunk.exponentiate(block.isa, block.columns, block.logits, exponentials, sums, nullptr, scratch);
     for (int r = 0; block.weight_scale != 1 && r < chunk.count; ++r)
       chunk.weight[r] = static_cast<A>(static_cast<double>(chunk.weight[r]) * block.weight_scale);
@@ -120,18 +152,16 @@ void differentiate_softmax_rows(const row_block<T>& block, const sequence_rows<c
     const A* exponentials[most_chunk_rows];
     A factors[most_chunk_rows];
     G* to[most_chunk_rows];
-    if (!parked.data) {
+    if (parked.data) {
+      chunk.find(parked, scratch.ones, exponentials);
+    } else {
       A *own[most_chunk_rows], ignored[most_chunk_rows];
-      for (int r = 0; r < chunk.filled; ++r) own[r] = scratch.exponentials + r * scratch.stride;
+      addresses(scratch.rows(), chunk.filled, own);
       chunk.exponentiate(block.isa, block.columns, block.logits, own, ignored, nullptr, scratch);
       std::copy_n(own, chunk.filled, exponentials);
     }
-    for (int r = 0; r < chunk.filled; ++r) {
-      const bool counts = r < chunk.count;
-      if (parked.data) exponentials[r] = counts ? parked[chunk.row[r]] : scratch.ones;
-      to[r] = counts ? gradient[chunk.row[r]] : scratch.nowhere;
-      factors[r] = static_cast<A>(coefficient * static_cast<double>(chunk.weight[r]));
-    }
+    chunk.find(gradient, scratch.nowhere, to);
+    for (int r = 0; r < chunk.filled; ++r) factors[r] = static_cast<A>(coefficient * static_cast<double>(chunk.weight[r]));
     run_kernel(block.isa, block.columns,
                softmax_gradient_kernel<A, G>{exponentials, to, factors, chunk.filled, block.columns, slopes, how});
   }

@@ -123,12 +123,10 @@ void gate_softmax_into(const cpu_executor& given, const gate_softmax_inputs<T>& 
       A *exponentials[most_chunk_rows], sums[most_chunk_rows];
       P* to[most_chunk_rows];
       math::exp_row<A> peaks[most_chunk_rows];
-      for (int r = 0; r < chunk.filled; ++r) {
-        exponentials[r] = scratch[worker].exponentials + r * scratch[worker].stride;
-        to[r] = r < chunk.count && out.probs.given() ? out.probs.row(first + r) : scratch[worker].nowhere;
-        if constexpr (std::is_same_v<P, A>)
-          if (r < chunk.count && out.probs.given() && !in_place && how == row_write::overwrite) exponentials[r] = to[r];
-      }
+      addresses(scratch[worker].rows(), chunk.filled, exponentials);
+      if (out.probs.given()) chunk.find({out.probs.data(), out.probs.row_stride()}, scratch[worker].nowhere, to);
+      if constexpr (std::is_same_v<P, A>)
+        if (out.probs.given() && !in_place && how == row_write::overwrite) std::copy_n(to, chunk.count, exponentials);
       chunk.exponentiate(isa, experts, logits, exponentials, sums, out.log_sum_exp.given() ? peaks : nullptr, scratch[worker]);
       if (out.probs.given()) run_kernel(isa, experts, normalize_kernel<A, P>{exponentials, sums, to, chunk.filled, experts, how});
       for (int r = 0; out.log_sum_exp.given() && r < chunk.count; ++r)
