@@ -1,4 +1,4 @@
-// The exponentials of rows: of any height, whether or not their largest logit had to be found.
+// The exponentials of rows: of any height, whether or not their largest logit had to be found. Rows written past the caches.
 #include <sara/cpu/rows.hpp>
 
 #include <cmath>
@@ -29,6 +29,32 @@ template <class A> exponentials<A> exponentials_of(sara::instruction_set isa, st
   if (in_place) got.values = z;
   return got;
 }
+
+// Groups of rows whose column e is 1000 r + e, written one after the other.
+template <class A, class G> struct writing_kernel {
+  using arithmetic = A;
+  std::vector<G*> rows;   // a multiple of rows_at_once
+  sara::index_t columns;
+  sara::row_write how;
+
+  template <int bytes> SARA_INLINE void run() const {
+    using S = sara::simd<A, bytes>;
+    const sara::row_cut<S> cut(columns);
+    sara::row_writer<G> writer(how);
+    for (std::size_t first = 0; first < rows.size(); first += sara::rows_at_once) {
+      G* to[sara::rows_at_once];
+      S start[sara::rows_at_once];
+      for (std::size_t r = 0; r < sara::rows_at_once; ++r) {
+        to[r] = rows[first + r];
+        start[r] = S::broadcast(static_cast<A>(1000 * (first + r)));
+      }
+      writer.write(
+          to, cut, [=](auto r, sara::index_t e) __attribute__((always_inline)) {
+            return start[r] + sara::lane_numbers<S>() + static_cast<A>(e);
+          });
+    }
+  }
+};
 
 template <class Visit> void for_each_isa(Visit&& visit) {
   for (const auto isa : {sara::instruction_set::vector128, sara::instruction_set::avx2, sara::instruction_set::avx512})
@@ -105,4 +131,59 @@ TEMPLATE_TEST_CASE("rows: logits of any height, side by side", "[cpu]", float, d
           CHECK(worst <= 4);
         }
   });
+}
+
+// Rows that fill lines or share them, that follow on one another or do not, from any place in a line; others' memory stays as it was.
+TEMPLATE_TEST_CASE("rows: written past the caches as otherwise, and nothing beside them", "[cpu]", float, double, sara::bf16, sara::fp16) {
+  using G = TestType;
+  using A = sara::arithmetic_t<G>;
+  constexpr std::size_t line = 64 / sizeof(G), rows = 12;
+  for_each_isa([&](sara::instruction_set isa) {
+    std::size_t wrong = 0, written = 0;
+    for (std::size_t columns = 1; columns <= 3 * line + 3; ++columns)
+      for (std::size_t skip = 0; skip < line; ++skip)
+        for (const std::size_t gap : {std::size_t(0), std::size_t(1), line}) {   // before the sixth and the last row
+          std::vector<G> memory[2];
+          for (const bool past : {false, true}) {
+            std::vector<G>& m = memory[past];
+            m.resize(rows * columns + 2 * gap + 3 * line);
+            for (G& x : m) sara::store_value(x, A(-1));
+            G* at = m.data() + line - reinterpret_cast<std::uintptr_t>(m.data()) % 64 / sizeof(G) + skip;
+            writing_kernel<A, G> kernel{
+                {}, static_cast<sara::index_t>(columns), past ? sara::row_write::past_caches : sara::row_write::overwrite};
+            for (std::size_t r = 0; r < rows; ++r, at += columns) {
+              at += r == 5 || r == rows - 1 ? gap : 0;
+              kernel.rows.push_back(at);
+            }
+            sara::run_kernel(isa, kernel.columns, kernel);
+            sara::finish_past_caches();
+            // By their places in lines, not in the vectors, which start anywhere.
+            m.erase(m.begin(), m.begin() + (kernel.rows[0] - static_cast<std::ptrdiff_t>(skip) - m.data()) - 1);
+            m.resize(rows * columns + 2 * gap + line + skip);
+          }
+          for (std::size_t i = 0; i < memory[0].size(); ++i) {
+            wrong += sara::load_value(memory[0][i]) != sara::load_value(memory[1][i]);
+            written += sara::load_value(memory[1][i]) != A(-1);
+          }
+          written -= rows * columns;
+        }
+    CHECK(wrong == 0);
+    CHECK(written == 0);
+  });
+}
+TEST_CASE("rows: past the caches goes what is large and follows on itself or fills lines", "[cpu]") {
+  alignas(64) static float memory[64];
+  const auto how = [](float* data, sara::index_t columns, sara::index_t stride, bool large = true,
+                      sara::gradient_mode mode = sara::gradient_mode::overwrite) {
+    return sara::row_write_of(mode, sara::matrix_view<float>(data, 2, columns, stride), large);
+  };
+  CHECK(how(memory, 16, 16) == sara::row_write::past_caches);
+  CHECK(how(memory + 1, 16, 16) == sara::row_write::past_caches);
+  CHECK(how(memory + 1, 13, 13) == sara::row_write::past_caches);
+  CHECK(how(memory, 16, 32) == sara::row_write::past_caches);
+  CHECK(how(memory + 1, 16, 32) == sara::row_write::overwrite);
+  CHECK(how(memory, 13, 16) == sara::row_write::overwrite);
+  CHECK(how(memory, 16, 17) == sara::row_write::overwrite);
+  CHECK(how(memory, 16, 16, false) == sara::row_write::overwrite);
+  CHECK(how(memory, 16, 16, true, sara::gradient_mode::accumulate) == sara::row_write::accumulate);
 }

@@ -5,11 +5,8 @@
 // one before it. Chunks are filled up to groups of four rows, whose arithmetic is interleaved.
 #pragma once
 
-#include <algorithm>
-
-#include "../core/views.hpp"
 #include "dispatch.hpp"
-#include "simd.hpp"
+#include "row_writer.hpp"
 
 namespace sara {
 inline namespace SARA_ABI {
@@ -24,19 +21,6 @@ inline constexpr index_t summed_at_once = 4096, written_at_once = 1024;
 inline index_t chunk_rows(index_t columns, index_t values = summed_at_once) {
   return std::clamp<index_t>(values / std::max<index_t>(columns, 1) / rows_at_once * rows_at_once, rows_at_once, most_chunk_rows);
 }
-
-// How a row of `columns` values is cut into vectors: full ones, and a tail that overlaps the last of them.
-template <class S> struct row_cut {
-  index_t full, tail_at;   // columns in full vectors; first column of the tail's vector
-  bool tail;
-  typename S::mask fresh;   // the tail's lanes that no full vector has
-
-  SARA_INLINE explicit row_cut(index_t columns) : full(columns / S::lanes * S::lanes), tail_at(columns - S::lanes), tail(full < columns) {
-    const auto repeated = static_cast<typename S::scalar>(full - tail_at);
-    fresh = S::broadcast(repeated - typename S::scalar(0.5)) < lane_numbers<S>();
-  }
-  SARA_INLINE S only_fresh(const S& x) const { return S::from_bits((x.bits() & fresh).v); }
-};
 
 // Asks for what lies 4 KiB on, where rows mostly go on. A hint, which may name memory that is not ours. It is brought as far as the
 // second-level cache: the first has few places in which to wait for memory. Narrow values, widened as they are read, want it in the first.
@@ -226,46 +210,6 @@ template <class A> struct weighted_sum_kernel {
   }
 };
 
-// How rows are written: past the caches what is larger than most of them, so that its lines need not be read first. Whoever reads it next
-// then waits for memory, as he mostly would in any case. Only rows of whole lines are: of a line that two rows share, or that is written
-// in two ways, memory would have to be read after all, and that waits for long.
-enum class row_write { overwrite, accumulate, past_caches };
-
-// Whether so many values of G are too large for the caches.
-template <class G> bool is_large(index_t values) { return has_stores_past_caches && values * index_t(sizeof(G)) >= index_t(16) << 20; }
-
-// Rows of `to`, which are part of something large or not.
-template <class G> row_write row_write_of(gradient_mode mode, const matrix_view<G>& to, bool large) {
-  if (mode == gradient_mode::accumulate) return row_write::accumulate;
-  const auto cut =
-      static_cast<index_t>(reinterpret_cast<std::uintptr_t>(to.data())) | (to.row_stride() | to.columns()) * index_t(sizeof(G));
-  return large && cut % 64 == 0 ? row_write::past_caches : row_write::overwrite;
-}
-
-// Writes value(r, e) for all columns e of n rows, side by side. A value may come from where it is written to, but then not past the caches.
-template <class S, class G, int n, class Value>
-SARA_INLINE void write_rows(G* const (&to)[n], const row_cut<S>& cut, row_write how, const Value& value) {
-  if (how == row_write::past_caches) {
-    for (index_t e = 0; e < cut.full; e += S::lanes)
-      written_out<n>([&](auto r) __attribute__((always_inline)) { store_past_caches(to[r] + e, value(r, e)); });
-    return;
-  }
-  const auto write_all = [&](auto adds) __attribute__((always_inline)) {
-    const auto values = [&](index_t e, S(&x)[n]) __attribute__((always_inline)) {
-      written_out<n>([&](auto r) __attribute__((always_inline)) { x[r] = adds() ? load<S>(to[r] + e) + value(r, e) : value(r, e); });
-    };
-    S tail[n] = {};
-    if (cut.tail) values(cut.tail_at, tail);
-    for (index_t e = 0; e < cut.full; e += S::lanes) {
-      S x[n];
-      values(e, x);
-      written_out<n>([&](auto r) __attribute__((always_inline)) { store(to[r] + e, x[r]); });
-    }
-    if (cut.tail) written_out<n>([&](auto r) __attribute__((always_inline)) { store(to[r] + cut.tail_at, tail[r]); });
-  };
-  how == row_write::accumulate ? write_all(std::true_type{}) : write_all(std::false_type{});
-}
-
 // factor p (slope - sum of p slope), p being the rows of exponentials over their sums.
 template <class A, class G> struct softmax_gradient_kernel {
   using arithmetic = A;
@@ -283,6 +227,8 @@ template <class A, class G> struct softmax_gradient_kernel {
     const row_cut<S> cut(columns);
     const bool is_past_caches = how == row_write::past_caches;   // then what is asked for ahead is what is read
     const index_t step = is_past_caches ? sizeof(A) : sizeof(G);
+    const A* const slope_of = slopes;   // a copy, which no store can change
+    row_writer<G> writer(how);
     for (int first = 0; first < rows; first += rows_at_once) {
       const A* row[rows_at_once];
       G* out[rows_at_once];
@@ -316,9 +262,9 @@ template <class A, class G> struct softmax_gradient_kernel {
         t[r] = S::broadcast(times.v[decltype(r)::value]);
         l[r] = S::broadcast(less.v[decltype(r)::value]);
       });
-      write_rows(
-          out, cut, how, [&](auto r, index_t e) __attribute__((always_inline)) {
-            return load<S>(row[r] + e) * mul_add(load<S>(slopes + e), t[r], l[r]);
+      writer.write(
+          out, cut, [=](auto r, index_t e) __attribute__((always_inline)) {
+            return load<S>(row[r] + e) * mul_add(load<S>(slope_of + e), t[r], l[r]);
           });
     }
   }

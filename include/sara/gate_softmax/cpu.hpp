@@ -22,6 +22,7 @@ template <class A, class P> struct normalize_kernel {
   template <int bytes> SARA_INLINE void run() const {
     using S = simd<A, bytes>;
     const row_cut<S> cut(columns);
+    row_writer<P> writer(how);
     for (int first = 0; first < rows; first += rows_at_once) {
       const lane_a_row<A> inverse = lane_a_row<A>::broadcast(1) / load<lane_a_row<A>>(sums + first);
       const A* row[rows_at_once];
@@ -32,8 +33,8 @@ template <class A, class P> struct normalize_kernel {
         out[r] = to[first + r];
         times[r] = S::broadcast(inverse.v[decltype(r)::value]);
       });
-      write_rows(
-          out, cut, how, [&](auto r, index_t e) __attribute__((always_inline)) { return load<S>(row[r] + e) * times[r]; });
+      writer.write(
+          out, cut, [=](auto r, index_t e) __attribute__((always_inline)) { return load<S>(row[r] + e) * times[r]; });
     }
   }
 };
@@ -53,23 +54,25 @@ template <class P, class G> struct gate_softmax_backward_kernel {
   template <int bytes> SARA_INLINE void run() const {
     using S = simd<A, bytes>;
     const row_cut<S> cut(probs.columns());
+    row_writer<G> writer(how);
     for (index_t t = begin; t < end; ++t) {
       const P* const p = probs.row(t);
       const A extra = grad_log_sum_exp.data() ? grad_log_sum_exp[t] : A(0);
       if (grad_probs.data()) {
         const P* const g = grad_probs.row(t);
         differentiate(
-            p, [g](index_t e) __attribute__((always_inline)) { return load<S>(g + e); }, extra, grad_logits.row(t), cut);
+            p, [g](index_t e) __attribute__((always_inline)) { return load<S>(g + e); }, extra, grad_logits.row(t), cut, writer);
       } else {
         differentiate(
-            p, [](index_t) __attribute__((always_inline)) { return S::broadcast(0); }, extra, grad_logits.row(t), cut);
+            p, [](index_t) __attribute__((always_inline)) { return S::broadcast(0); }, extra, grad_logits.row(t), cut, writer);
       }
     }
   }
 
  private:
   template <class S, class Gradient>
-  SARA_INLINE void differentiate(const P* p, const Gradient& gradient_at, A extra, G* to, const row_cut<S>& cut) const {
+  SARA_INLINE void differentiate(const P* p, const Gradient& gradient_at, A extra, G* to, const row_cut<S>& cut,
+                                 row_writer<G>& writer) const {
     S dot[2] = {cut.tail ? cut.only_fresh(load<S>(p + cut.tail_at) * gradient_at(cut.tail_at)) : S::broadcast(0), S::broadcast(0)};
     index_t e = 0;
     for (; e + 2 * S::lanes <= cut.full; e += 2 * S::lanes)
@@ -78,9 +81,8 @@ template <class P, class G> struct gate_softmax_backward_kernel {
       });
     if (e < cut.full) dot[0] = mul_add(load<S>(p + e), gradient_at(e), dot[0]);
     const S less = S::broadcast(sum_of_lanes(dot[0] + dot[1]) - extra), times = S::broadcast(scale);
-    write_rows(
-        {to}, cut,
-        how, [=](auto, index_t at) __attribute__((always_inline)) { return load<S>(p + at) * (gradient_at(at) - less) * times; });
+    writer.write(
+        {to}, cut, [=](auto, index_t at) __attribute__((always_inline)) { return load<S>(p + at) * (gradient_at(at) - less) * times; });
   }
 };
 

@@ -56,9 +56,11 @@ void check_gate_softmax(const char* function, const gate_softmax_inputs<T>& in, 
 }
 
 // In a checked build: throws for a row without a softmax, and for probabilities. For executors that run on the host.
-template <class T> void check_gate_softmax_data(const char* function, const gate_softmax_inputs<T>& in) {
+template <class T> void check_gate_softmax_data([[maybe_unused]] const char* function, [[maybe_unused]] const gate_softmax_inputs<T>& in) {
+#if SARA_CHECKED
   data_checks{function}.logits(layers_view<const T>(in.logits), sequences_view::uniform(1, in.logits.rows()),
                                vector_view<const arithmetic_t<T>>{}, [](index_t, index_t) { return true; });
+#endif
 }
 
 template <class P, class G>

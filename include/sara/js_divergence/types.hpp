@@ -54,15 +54,18 @@ void check_js_divergence(const char* function, const js_divergence_inputs<T>& in
 }
 
 // In a checked build: throws for a row that holds NaN or a negative number. For executors that run on the host.
-template <class T> void check_js_divergence_data(const char* function, const js_divergence_inputs<T>& in) {
+template <class T>
+void check_js_divergence_data([[maybe_unused]] const char* function, [[maybe_unused]] const js_divergence_inputs<T>& in) {
+#if SARA_CHECKED
   const auto rows = [&](const char* argument, const matrix_view<const T>& m) {
-    for (index_t r = 0; checks_data && r < m.rows(); ++r)
+    for (index_t r = 0; r < m.rows(); ++r)
       for (index_t e = 0; e < m.columns(); ++e)
         if (!(load_value(m(r, e)) >= 0))
           data_checks{function}.bad(sentence(argument) << ": row " << r << " must not be negative or NaN, but is so for expert " << e);
   };
   rows("p", in.p);
   rows("q", in.q);
+#endif
 }
 
 }   // namespace SARA_ABI

@@ -122,42 +122,40 @@ void check_js_routing(const char* function, const js_routing_inputs<T>& in, cons
 }
 
 // In a checked build: throws unless the data make sense. For executors that run on the host.
-template <class T> void check_js_routing_data(const char* function, const js_routing_inputs<T>& in, bool reads_logits) {
-  if constexpr (checks_data) {
-    const data_checks check{function};
-    const index_t sequences = in.sequences.sequences();
-    check.offsets(in.sequences, in.logits.rows());
-    check.weights("token_weights", in.token_weights);
-    check.weights("sequence_weights", in.sequence_weights);
-    check.weights("layer_weights", in.layer_weights);
-    check.weights("total_layer_weight", in.total_layer_weight);
-    check.weights("total_sequence_weight", in.total_sequence_weight);
-    check.weights("token_mass", in.token_mass);
-    for (index_t s = 0; in.anchor_rows.given() && s < sequences; ++s)
-      if (in.anchor_rows[s] < -1 || in.anchor_rows[s] >= in.anchors.rows())
-        check.bad(sentence("anchor_rows[") << s << "] must be -1 or one of the " << in.anchors.rows() << " rows of anchors, but is "
-                                           << in.anchor_rows[s]);
-    const auto anchor_row = [&](index_t s) { return in.anchor_rows.given() ? in.anchor_rows[s] : s; };
-    const auto has_weight = [&](index_t l, index_t s) {
-      return anchor_row(s) >= 0 && (!in.token_mass.given() || in.token_mass[s] != 0) &&
-             (!in.sequence_weights.given() || in.sequence_weights[s] != 0) && (!in.layer_weights.given() || in.layer_weights[l] != 0);
-    };
-    if (reads_logits) check.logits(in.logits, in.sequences, in.token_weights, has_weight);
-    for_each_sequence(in.sequences, in.logits.rows(), [&](index_t s, const token_range& rows) {
-      bool has_mass = in.token_mass.given() ? in.token_mass[s] != 0 : !in.token_weights.given() && rows.count > 0;
-      for (index_t i = 0; !in.token_mass.given() && in.token_weights.given() && i < rows.count; ++i)
-        has_mass = has_mass || in.token_weights[rows.first + i * rows.step] != 0;
-      for (index_t l = 0; has_mass && l < in.logits.layers(); ++l) {
-        if (!has_weight(l, s)) continue;
-        check.distribution("anchors", in.anchors[l].row(anchor_row(s)), in.anchors.columns(), anchor_row(s), l);
-        if (in.histograms.given()) check.distribution("histograms (input)", in.histograms[l].row(s), in.histograms.columns(), s, l);
-      }
-    });
-  } else {
-    (void)function;
-    (void)in;
-    (void)reads_logits;
-  }
+template <class T>
+void check_js_routing_data([[maybe_unused]] const char* function, [[maybe_unused]] const js_routing_inputs<T>& in,
+                           [[maybe_unused]] bool reads_logits) {
+#if SARA_CHECKED
+  const data_checks check{function};
+  const index_t sequences = in.sequences.sequences();
+  check.offsets(in.sequences, in.logits.rows());
+  check.weights("token_weights", in.token_weights);
+  check.weights("sequence_weights", in.sequence_weights);
+  check.weights("layer_weights", in.layer_weights);
+  check.weights("total_layer_weight", in.total_layer_weight);
+  check.weights("total_sequence_weight", in.total_sequence_weight);
+  check.weights("token_mass", in.token_mass);
+  for (index_t s = 0; in.anchor_rows.given() && s < sequences; ++s)
+    if (in.anchor_rows[s] < -1 || in.anchor_rows[s] >= in.anchors.rows())
+      check.bad(sentence("anchor_rows[") << s << "] must be -1 or one of the " << in.anchors.rows() << " rows of anchors, but is "
+                                         << in.anchor_rows[s]);
+  const auto anchor_row = [&](index_t s) { return in.anchor_rows.given() ? in.anchor_rows[s] : s; };
+  const auto has_weight = [&](index_t l, index_t s) {
+    return anchor_row(s) >= 0 && (!in.token_mass.given() || in.token_mass[s] != 0) &&
+           (!in.sequence_weights.given() || in.sequence_weights[s] != 0) && (!in.layer_weights.given() || in.layer_weights[l] != 0);
+  };
+  if (reads_logits) check.logits(in.logits, in.sequences, in.token_weights, has_weight);
+  for_each_sequence(in.sequences, in.logits.rows(), [&](index_t s, const token_range& rows) {
+    bool has_mass = in.token_mass.given() ? in.token_mass[s] != 0 : !in.token_weights.given() && rows.count > 0;
+    for (index_t i = 0; !in.token_mass.given() && in.token_weights.given() && i < rows.count; ++i)
+      has_mass = has_mass || in.token_weights[rows.first + i * rows.step] != 0;
+    for (index_t l = 0; has_mass && l < in.logits.layers(); ++l) {
+      if (!has_weight(l, s)) continue;
+      check.distribution("anchors", in.anchors[l].row(anchor_row(s)), in.anchors.columns(), anchor_row(s), l);
+      if (in.histograms.given()) check.distribution("histograms (input)", in.histograms[l].row(s), in.histograms.columns(), s, l);
+    }
+  });
+#endif
 }
 
 // The loss alone, returned to the host: js_routing_into without a gradient.

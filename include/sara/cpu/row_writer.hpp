@@ -1,0 +1,134 @@
+// How a row is cut into vectors, and how rows are written: as they are, added to what is there, or past the caches.
+#pragma once
+
+#include <algorithm>
+
+#include "../core/views.hpp"
+#include "simd.hpp"
+
+namespace sara {
+inline namespace SARA_ABI {
+
+// How a row of `columns` values is cut into vectors: full ones, and a tail that overlaps the last of them.
+template <class S> struct row_cut {
+  index_t full, tail_at;   // columns in full vectors; first column of the tail's vector
+  bool tail;
+  typename S::mask fresh;   // the tail's lanes that no full vector has
+
+  SARA_INLINE explicit row_cut(index_t columns) : full(columns / S::lanes * S::lanes), tail_at(columns - S::lanes), tail(full < columns) {
+    const auto repeated = static_cast<typename S::scalar>(full - tail_at);
+    fresh = S::broadcast(repeated - typename S::scalar(0.5)) < lane_numbers<S>();
+  }
+  SARA_INLINE S only_fresh(const S& x) const { return S::from_bits((x.bits() & fresh).v); }
+};
+
+// How rows are written: past the caches what is larger than most of them, so that its lines need not be read first. Whoever reads it next
+// then waits for memory, as he mostly would in any case.
+enum class row_write { overwrite, accumulate, past_caches };
+
+// Whether so many values of G are too large for the caches.
+template <class G> bool is_large(index_t values) { return has_stores_past_caches && values * index_t(sizeof(G)) >= index_t(16) << 20; }
+
+// Rows of `to`, which are part of something large or not. Past the caches go rows that follow on one another, or fill whole lines of 64
+// bytes: of lines in parts, memory would have to be read after all, and that waits for long.
+template <class G> row_write row_write_of(gradient_mode mode, const matrix_view<G>& to, bool large) {
+  if (mode == gradient_mode::accumulate) return row_write::accumulate;
+  const auto cut =
+      static_cast<index_t>(reinterpret_cast<std::uintptr_t>(to.data())) | (to.row_stride() | to.columns()) * index_t(sizeof(G));
+  return large && (to.row_stride() == to.columns() || cut % 64 == 0) ? row_write::past_caches : row_write::overwrite;
+}
+
+// Writes rows, one group after the other. A line of 64 bytes that rows share waits here until it is whole, if it goes past the caches;
+// what of it no row completes is written as usual.
+template <class G> class row_writer {
+ public:
+  SARA_INLINE explicit row_writer(row_write how) : how_(how) {}
+  SARA_INLINE ~row_writer() { finish_line(); }
+  row_writer(const row_writer&) = delete;
+  row_writer& operator=(const row_writer&) = delete;
+
+  // value(r, e) for all columns e of n rows. It may come from where it is written to, but then not past the caches. `value` holds what it
+  // needs by value: it is copied.
+  template <class S, int n, class Value> SARA_INLINE void write(G* const (&to)[n], const row_cut<S>& cut, const Value& value) {
+    if (how_ == row_write::overwrite) return write_side_by_side(to, cut, std::false_type{}, value);
+    if (how_ == row_write::accumulate) return write_side_by_side(to, cut, std::true_type{}, value);
+    if (fill_lines(to, cut)) {
+      for (index_t e = 0; e < cut.full; e += S::lanes)
+        written_out<n>([&](auto r) __attribute__((always_inline)) { store_past_caches(to[r] + e, value(r, e)); });
+      return;
+    }
+    const Value held = value;   // in memory, as it is asked by a variable; what the other branches use is in registers
+    for (int r = 0; r < n; ++r)
+      write_lines<S>(
+          to[r], cut, [&](index_t e) __attribute__((always_inline)) { return held(r, e); });
+  }
+
+ private:
+  template <class S, int n, class Adds, class Value>
+  SARA_INLINE static void write_side_by_side(G* const (&to)[n], const row_cut<S>& cut, Adds adds, const Value& value) {
+    const auto values = [&](index_t e, S(&x)[n]) __attribute__((always_inline)) {
+      written_out<n>([&](auto r) __attribute__((always_inline)) { x[r] = adds() ? load<S>(to[r] + e) + value(r, e) : value(r, e); });
+    };
+    S tail[n] = {};
+    if (cut.tail) values(cut.tail_at, tail);
+    for (index_t e = 0; e < cut.full; e += S::lanes) {
+      S x[n];
+      values(e, x);
+      written_out<n>([&](auto r) __attribute__((always_inline)) { store(to[r] + e, x[r]); });
+    }
+    if (cut.tail) written_out<n>([&](auto r) __attribute__((always_inline)) { store(to[r] + cut.tail_at, tail[r]); });
+  }
+
+  template <class S, int n> SARA_INLINE static bool fill_lines(G* const (&to)[n], const row_cut<S>& cut) {
+    auto parts = static_cast<std::uintptr_t>(cut.tail_at + S::lanes) * sizeof(G);
+    written_out<n>([&](auto r) __attribute__((always_inline)) { parts |= reinterpret_cast<std::uintptr_t>(to[r]); });
+    return parts % 64 == 0;
+  }
+
+  template <class S, class Value> SARA_INLINE void write_lines(G* to, const row_cut<S>& cut, const Value& value) {
+    const index_t columns = cut.tail_at + S::lanes;
+    if (to != next_) {
+      finish_line();
+      begin_ = end_ = static_cast<index_t>(reinterpret_cast<std::uintptr_t>(to) % 64) / index_t(sizeof(G));
+    }
+    next_ = to + columns;
+    for (index_t e = 0; e < columns;) {
+      if (end_ == 0 && columns - e >= per_line) {
+        for (const index_t end = e + (columns - e) / per_line * per_line; e < end; e += S::lanes) store_past_caches(to + e, value(e));
+      } else {
+        const index_t begin = e, end = std::min(columns, begin + per_line - end_);
+        for (; e < end; e += S::lanes) {
+          const index_t from = std::min(e, cut.tail_at);
+          store(line() + (end_ + from - begin), value(from));
+        }
+        e = end;
+        end_ += end - begin;
+        if (end_ == per_line) pass_line_on(to + e - per_line);
+      }
+    }
+  }
+
+  SARA_INLINE void pass_line_on(G* to) {
+    if (begin_ == 0)
+      for (int i = 0; i < 16; i += 4)
+        store_past_caches(reinterpret_cast<float*>(to) + i, load<simd<float, 16>>(reinterpret_cast<const float*>(line()) + i));
+    else
+      std::memcpy(static_cast<void*>(to + begin_), line() + begin_, static_cast<std::size_t>(per_line - begin_) * sizeof(G));
+    begin_ = end_ = 0;
+  }
+  SARA_INLINE void finish_line() {
+    if (begin_ < end_)
+      std::memcpy(static_cast<void*>(next_ - (end_ - begin_)), line() + begin_, static_cast<std::size_t>(end_ - begin_) * sizeof(G));
+  }
+  SARA_INLINE G* line() { return reinterpret_cast<G*>(memory_ + 64); }
+
+  static constexpr index_t per_line = 64 / sizeof(G);
+
+  row_write how_;
+  G* next_ = nullptr;                       // behind the last row
+  index_t begin_ = 0, end_ = 0;             // the line's places that are filled; the last of them is next_[-1]
+  alignas(64) unsigned char memory_[192];   // the line, and what vectors write before and behind it
+};
+
+}   // namespace SARA_ABI
+}   // namespace sara
