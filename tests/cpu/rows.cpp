@@ -30,7 +30,7 @@ template <class A> exponentials<A> exponentials_of(sara::instruction_set isa, st
   return got;
 }
 
-// Groups of rows whose column e is 1000 r + e, written one after the other.
+// Groups of rows whose column e is 7 r + e, which every storage holds exactly, written one after the other.
 template <class A, class G> struct writing_kernel {
   using arithmetic = A;
   std::vector<G*> rows;   // a multiple of rows_at_once
@@ -46,7 +46,7 @@ template <class A, class G> struct writing_kernel {
       S start[sara::rows_at_once];
       for (std::size_t r = 0; r < sara::rows_at_once; ++r) {
         to[r] = rows[first + r];
-        start[r] = S::broadcast(static_cast<A>(1000 * (first + r)));
+        start[r] = S::broadcast(static_cast<A>(7 * (first + r)));
       }
       writer.write(
           to, cut, [=](auto r, sara::index_t e) __attribute__((always_inline)) {
@@ -171,19 +171,24 @@ TEMPLATE_TEST_CASE("rows: written past the caches as otherwise, and nothing besi
     CHECK(written == 0);
   });
 }
-TEST_CASE("rows: past the caches goes what is large and follows on itself or fills lines", "[cpu]") {
+TEST_CASE("rows: past the caches goes what is large, and fills lines or shares few of them", "[cpu]") {
   alignas(64) static float memory[64];
-  const auto how = [](float* data, sara::index_t columns, sara::index_t stride, bool large = true,
-                      sara::gradient_mode mode = sara::gradient_mode::overwrite) {
-    return sara::row_write_of(mode, sara::matrix_view<float>(data, 2, columns, stride), large);
+  alignas(64) static sara::bf16 narrow[64];
+  constexpr auto past_caches = sara::row_write::past_caches;
+  CHECK(sara::row_write_of(sara::gradient_mode::overwrite, memory, 16, 16, true) == past_caches);
+  CHECK(sara::row_write_of(sara::gradient_mode::overwrite, memory, 16, 16, false) == sara::row_write::overwrite);
+  CHECK(sara::row_write_of(sara::gradient_mode::accumulate, memory, 16, 16, true) == sara::row_write::accumulate);
+  const auto how = [](auto* data, sara::index_t stride, sara::index_t columns) {
+    return sara::row_write_of(sara::gradient_mode::overwrite, data, stride, columns, true);
   };
-  CHECK(how(memory, 16, 16) == sara::row_write::past_caches);
-  CHECK(how(memory + 1, 16, 16) == sara::row_write::past_caches);
-  CHECK(how(memory + 1, 13, 13) == sara::row_write::past_caches);
-  CHECK(how(memory, 16, 32) == sara::row_write::past_caches);
-  CHECK(how(memory + 1, 16, 32) == sara::row_write::overwrite);
-  CHECK(how(memory, 13, 16) == sara::row_write::overwrite);
-  CHECK(how(memory, 16, 17) == sara::row_write::overwrite);
-  CHECK(how(memory, 16, 16, false) == sara::row_write::overwrite);
-  CHECK(how(memory, 16, 16, true, sara::gradient_mode::accumulate) == sara::row_write::accumulate);
+  CHECK(how(memory, 32, 16) == past_caches);
+  CHECK(how(memory + 1, 60, 60) == past_caches);
+  CHECK(how(memory + 1, 47, 47) == sara::row_write::overwrite);   // short
+  CHECK(how(memory + 1, 16, 16) == sara::row_write::overwrite);
+  CHECK(how(memory + 1, 480, 60) == sara::row_write::overwrite);   // interleaved
+  CHECK(how(memory, 17, 16) == sara::row_write::overwrite);
+  CHECK(how(narrow + 1, 128, 128) == sara::row_write::overwrite);
+  CHECK(how(narrow + 1, 192, 192) == past_caches);
+  CHECK(how(narrow, 128, 128) == past_caches);
+  CHECK(how(reinterpret_cast<const float*>(reinterpret_cast<const char*>(memory) + 2), 60, 60) == sara::row_write::overwrite);
 }

@@ -1,5 +1,5 @@
 // What a checked build (SARA_CHECKED=1) also looks at: the data itself. For executors that run on the host; it reads what the call
-// would read, and throws sara::invalid_argument with the row's number. No other build reads these lines.
+// would read, and throws sara::invalid_argument with the row's number. Other builds do not read them.
 #pragma once
 
 #include <cmath>

@@ -29,13 +29,16 @@ enum class row_write { overwrite, accumulate, past_caches };
 // Whether so many values of G are too large for the caches.
 template <class G> bool is_large(index_t values) { return has_stores_past_caches && values * index_t(sizeof(G)) >= index_t(16) << 20; }
 
-// Rows of `to`, which are part of something large or not. Past the caches go rows that follow on one another, or fill whole lines of 64
-// bytes: of lines in parts, memory would have to be read after all, and that waits for long.
-template <class G> row_write row_write_of(gradient_mode mode, const matrix_view<G>& to, bool large) {
+// Rows of `columns` values, `stride` apart, which are part of something large or not. Past the caches go rows that fill whole lines of 64
+// bytes, and longer ones that follow on one another and share lines. Of other lines in parts, memory would have to be read after all, and
+// that waits for long; and what a shared line costs is too much for short rows, the more of them, the narrower their values.
+template <class G> row_write row_write_of(gradient_mode mode, const G* to, index_t stride, index_t columns, bool large) {
   if (mode == gradient_mode::accumulate) return row_write::accumulate;
-  const auto cut =
-      static_cast<index_t>(reinterpret_cast<std::uintptr_t>(to.data())) | (to.row_stride() | to.columns()) * index_t(sizeof(G));
-  return large && (to.row_stride() == to.columns() || cut % 64 == 0) ? row_write::past_caches : row_write::overwrite;
+  constexpr index_t size = sizeof(G), shortest = 768 / (size * size);
+  const auto place = static_cast<index_t>(reinterpret_cast<std::uintptr_t>(to) % 64);
+  const bool fill_lines = place == 0 && stride * size % 64 == 0 && columns * size % 64 == 0;
+  const bool share_lines = place % size == 0 && stride == columns && columns >= shortest;
+  return large && (fill_lines || share_lines) ? row_write::past_caches : row_write::overwrite;
 }
 
 // Writes rows, one group after the other. A line of 64 bytes that rows share waits here until it is whole, if it goes past the caches;
@@ -57,7 +60,7 @@ template <class G> class row_writer {
         written_out<n>([&](auto r) __attribute__((always_inline)) { store_past_caches(to[r] + e, value(r, e)); });
       return;
     }
-    const Value held = value;   // in memory, as it is asked by a variable; what the other branches use is in registers
+    const Value held = value;   // what r indexes as the program runs must lie in memory; the others' may stay in registers
     for (int r = 0; r < n; ++r)
       write_lines<S>(
           to[r], cut, [&](index_t e) __attribute__((always_inline)) { return held(r, e); });
@@ -103,17 +106,17 @@ template <class G> class row_writer {
         }
         e = end;
         end_ += end - begin;
-        if (end_ == per_line) pass_line_on(to + e - per_line);
+        if (end_ == per_line) pass_line_on(to + e);
       }
     }
   }
 
-  SARA_INLINE void pass_line_on(G* to) {
+  SARA_INLINE void pass_line_on(G* end) {
     if (begin_ == 0)
       for (int i = 0; i < 16; i += 4)
-        store_past_caches(reinterpret_cast<float*>(to) + i, load<simd<float, 16>>(reinterpret_cast<const float*>(line()) + i));
+        store_past_caches(reinterpret_cast<float*>(end - per_line) + i, load<simd<float, 16>>(reinterpret_cast<const float*>(line()) + i));
     else
-      std::memcpy(static_cast<void*>(to + begin_), line() + begin_, static_cast<std::size_t>(per_line - begin_) * sizeof(G));
+      std::memcpy(static_cast<void*>(end - (per_line - begin_)), line() + begin_, static_cast<std::size_t>(per_line - begin_) * sizeof(G));
     begin_ = end_ = 0;
   }
   SARA_INLINE void finish_line() {
@@ -125,8 +128,8 @@ template <class G> class row_writer {
   static constexpr index_t per_line = 64 / sizeof(G);
 
   row_write how_;
-  G* next_ = nullptr;                       // behind the last row
-  index_t begin_ = 0, end_ = 0;             // the line's places that are filled; the last of them is next_[-1]
+  G* next_ = nullptr;                       // behind the last row that was written by lines
+  index_t begin_ = 0, end_ = 0;             // the line's places that are filled, between rows up to next_[-1]
   alignas(64) unsigned char memory_[192];   // the line, and what vectors write before and behind it
 };
 

@@ -42,8 +42,7 @@ template <class T, class G> struct row_scratch {
 
 // The addresses of the first n rows.
 template <class T> void addresses(const sequence_rows<T>& rows, int n, T** to) {
-  T* at = rows.data;
-  for (int r = 0; r < n; ++r, at += rows.stride) to[r] = at;
+  for (int r = 0; r < n; ++r) to[r] = rows[r];
 }
 
 // A chunk of a sequence's rows that have weight, in order; filled up to a group with rows that count for nothing.

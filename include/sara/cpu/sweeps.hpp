@@ -176,7 +176,7 @@ template <class T, class G, class Step> class softmax_sweeps {
     const sequence_rows<G> to = rows_of(gradient[l], s);
     const void *const at = to.data, *const logits_at = rows_of(logits[l], s).data;
     const bool is_in_place = at == parked.data || at == logits_at;   // its lines are in the caches, being read
-    const row_write how = row_write_of<G>(mode, gradient[l], is_large_gradient() && !is_in_place);
+    const row_write how = row_write_of<G>(mode, to.data, to.stride, logits.columns(), is_large_gradient() && !is_in_place);
     differentiate_softmax_rows<T, G>(block_of(l, s, b), {parked.data, parked.stride}, slopes, coefficient, how, to, mine.rows);
   }
 

@@ -113,7 +113,8 @@ void gate_softmax_into(const cpu_executor& given, const gate_softmax_inputs<T>& 
   if (!out.probs.given() && !out.log_sum_exp.given()) return;
 
   const bool in_place = static_cast<const void*>(out.probs.data()) == in.logits.data();   // its lines are in the caches, being read
-  const row_write how = row_write_of<P>(gradient_mode::overwrite, out.probs, is_large<P>(tokens * experts) && !in_place);
+  const row_write how = row_write_of<P>(gradient_mode::overwrite, out.probs.data(), out.probs.row_stride(), experts,
+                                        is_large<P>(tokens * experts) && !in_place);
   const row_blocks blocks(tokens, experts);
   run_blocks(exec, worth_workers(exec, tokens * experts), blocks.count, [&](index_t block, int worker) {
     using A = arithmetic_t<T>;
@@ -154,7 +155,8 @@ void gate_softmax_backward_into(const cpu_executor& given, const gate_softmax_ba
   const index_t tokens = in.probs.rows(), experts = in.probs.columns();
   const void* const to = out.grad_logits.data();
   const bool in_place = to == in.probs.data() || to == in.grad_probs.data();
-  const row_write how = row_write_of<G>(options.mode, out.grad_logits, is_large<G>(tokens * experts) && !in_place);
+  const row_write how = row_write_of<G>(options.mode, out.grad_logits.data(), out.grad_logits.row_stride(), experts,
+                                        is_large<G>(tokens * experts) && !in_place);
   const row_blocks blocks(tokens, experts);
   run_blocks(exec, worth_workers(exec, tokens * experts), blocks.count, [&](index_t block, int) {
     gate_softmax_backward_kernel<P, G> kernel{

@@ -6,7 +6,8 @@
 // there (Sterbenz). Accuracy: 1 ulp or so for float, measured by tests/math.
 //
 // k is rounded by an addition: of a number so large that the sum's last bit counts ones. That number ends in the exponent field of 2^bias
-// / 2^k_max, so that the sum's low bits are the field of the whole factor.
+// / 2^k_max, so that the sum's low bits are the field of the whole factor. r times the factor may be denormal, where a machine may flush it;
+// the bias has more bits than the mantissa, or as many, so that only probabilities that are denormal themselves feel that.
 //
 // For most rows the largest logit need not be known: with a bias of 2^32 (2^64 for double) any from -5 to 16 does, and the sum of the
 // exponentials tells whether it was one. The factor being a power of two, the softmax is the same. The sum stays below 2^56 times the
