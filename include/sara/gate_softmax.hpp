@@ -12,8 +12,8 @@
 //
 // Numerics: no rounding of z - max (sara/math/exp.hpp); an entry is within a few units in its last place, gradual underflow
 // included. -inf has probability 0; NaN, +inf and a row of nothing but -inf make that row NaN.
-// Cost: one read and one write of each value, past the caches where 16 MiB and more are written, in rows that follow on
-// one another or fill lines of 64 bytes.
+// Cost: one read and one write of each value, past the caches where 16 MiB and more are written, in rows that fill lines
+// of 64 bytes, or follow on one another and have 48 values or more (fp32; double 12, 16 bits 192).
 // Scratch: a few rows a worker (gate_softmax_workspace_bytes), none on a GPU; the backward takes none.
 // Errors: sara::invalid_argument names the argument; nothing has been written then.
 #pragma once

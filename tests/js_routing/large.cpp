@@ -2,6 +2,7 @@
 #include <sara/js_routing.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "catch.hpp"
@@ -137,6 +138,36 @@ TEST_CASE("large gradients: in place of the logits", "[large]") {
   same_as_one_by_one<float, float>({16000, 18000}, 128, {.in_place = true});
   same_as_one_by_one<float, float>({30000, 41000}, 60, {.skip = 1, .in_place = true});
   same_as_one_by_one<sara::bf16, sara::bf16>({33000, 34000}, 129, {.skip = 3, .in_place = true});
+}
+// Rows that never follow on one another: in whole lines past the caches, in parts of lines not.
+TEST_CASE("large gradients: interleaved sequences", "[large]") {
+  constexpr index_t length = 8200, batch = 4, experts = 128;
+  const auto z = oracle::as_storage<float>(oracle::source(2).normals(static_cast<std::size_t>(length * batch * experts), 2));
+  const std::vector<float> anchors(static_cast<std::size_t>(batch * experts), 1.0f / experts);
+  const float total = batch;
+  oracle::for_each_instruction_set([&](sara::cpu_executor exec, const char* name) {
+    for (const index_t skip : {index_t(0), index_t(3)}) {
+      INFO(name << ", from element " << skip);
+      std::vector<float> want(z.size(), NAN);
+      oracle::line_of<float> got(z.size(), skip);
+      std::fill_n(got.data(), z.size(), NAN);
+      const auto rows_of = [](auto* data, index_t s) { return sara::matrix_view(data + s * experts, length, experts, batch * experts); };
+      for (index_t s = 0; s < batch; ++s)
+        sara::js_routing_into<float>(exec,
+                                     {.logits = rows_of(z.data(), s),
+                                      .sequences = sara::sequences_view::uniform(1, length),
+                                      .anchors = sara::matrix_view(anchors.data() + s * experts, 1, experts),
+                                      .total_sequence_weight = sara::vector_view<const float>(&total, 1)},
+                                     {.grad_logits = rows_of(want.data(), s)});
+      sara::js_routing_into<float>(exec,
+                                   {.logits = sara::matrix_view(z.data(), length * batch, experts),
+                                    .sequences = sara::sequences_view::interleaved(length, batch),
+                                    .anchors = sara::matrix_view(anchors.data(), batch, experts)},
+                                   {.grad_logits = sara::matrix_view(got.data(), length * batch, experts)});
+      CHECK(std::memcmp(got.data(), want.data(), z.size() * sizeof(float)) == 0);
+      CHECK(got.is_guarded());
+    }
+  });
 }
 TEST_CASE("large gradients: masked tokens, and added to what is there", "[large]") {
   same_as_one_by_one<float, float>({16000, 18000}, 128, {.masked = true});

@@ -19,6 +19,7 @@ template <class S> struct row_cut {
     const auto repeated = static_cast<typename S::scalar>(full - tail_at);
     fresh = S::broadcast(repeated - typename S::scalar(0.5)) < lane_numbers<S>();
   }
+  SARA_INLINE index_t columns() const { return tail_at + S::lanes; }
   SARA_INLINE S only_fresh(const S& x) const { return S::from_bits((x.bits() & fresh).v); }
 };
 
@@ -29,16 +30,20 @@ enum class row_write { overwrite, accumulate, past_caches };
 // Whether so many values of G are too large for the caches.
 template <class G> bool is_large(index_t values) { return has_stores_past_caches && values * index_t(sizeof(G)) >= index_t(16) << 20; }
 
+// Does a row fill whole lines of 64 bytes?
+SARA_INLINE bool fills_lines(const void* row, index_t bytes) {
+  return (reinterpret_cast<std::uintptr_t>(row) | static_cast<std::uintptr_t>(bytes)) % 64 == 0;
+}
+
 // Rows of `columns` values, `stride` apart, which are part of something large or not. Past the caches go rows that fill whole lines of 64
 // bytes, and longer ones that follow on one another and share lines. Of other lines in parts, memory would have to be read after all, and
 // that waits for long; and what a shared line costs is too much for short rows, the more of them, the narrower their values.
 template <class G> row_write row_write_of(gradient_mode mode, const G* to, index_t stride, index_t columns, bool large) {
   if (mode == gradient_mode::accumulate) return row_write::accumulate;
   constexpr index_t size = sizeof(G), shortest = 768 / (size * size);
-  const auto place = static_cast<index_t>(reinterpret_cast<std::uintptr_t>(to) % 64);
-  const bool fill_lines = place == 0 && stride * size % 64 == 0 && columns * size % 64 == 0;
-  const bool share_lines = place % size == 0 && stride == columns && columns >= shortest;
-  return large && (fill_lines || share_lines) ? row_write::past_caches : row_write::overwrite;
+  const bool fill = fills_lines(to, stride * size) && fills_lines(to, columns * size);
+  const bool share = stride == columns && columns >= shortest && reinterpret_cast<std::uintptr_t>(to) % sizeof(G) == 0;
+  return large && (fill || share) ? row_write::past_caches : row_write::overwrite;
 }
 
 // Writes rows, one group after the other. A line of 64 bytes that rows share waits here until it is whole, if it goes past the caches;
@@ -55,7 +60,10 @@ template <class G> class row_writer {
   template <class S, int n, class Value> SARA_INLINE void write(G* const (&to)[n], const row_cut<S>& cut, const Value& value) {
     if (how_ == row_write::overwrite) return write_side_by_side(to, cut, std::false_type{}, value);
     if (how_ == row_write::accumulate) return write_side_by_side(to, cut, std::true_type{}, value);
-    if (fill_lines(to, cut)) {
+    bool all_fill_lines = true;
+    written_out<n>([&](auto r)
+                       __attribute__((always_inline)) { all_fill_lines &= fills_lines(to[r], cut.columns() * index_t(sizeof(G))); });
+    if (all_fill_lines) {
       for (index_t e = 0; e < cut.full; e += S::lanes)
         written_out<n>([&](auto r) __attribute__((always_inline)) { store_past_caches(to[r] + e, value(r, e)); });
       return;
@@ -82,14 +90,8 @@ template <class G> class row_writer {
     if (cut.tail) written_out<n>([&](auto r) __attribute__((always_inline)) { store(to[r] + cut.tail_at, tail[r]); });
   }
 
-  template <class S, int n> SARA_INLINE static bool fill_lines(G* const (&to)[n], const row_cut<S>& cut) {
-    auto parts = static_cast<std::uintptr_t>(cut.tail_at + S::lanes) * sizeof(G);
-    written_out<n>([&](auto r) __attribute__((always_inline)) { parts |= reinterpret_cast<std::uintptr_t>(to[r]); });
-    return parts % 64 == 0;
-  }
-
   template <class S, class Value> SARA_INLINE void write_lines(G* to, const row_cut<S>& cut, const Value& value) {
-    const index_t columns = cut.tail_at + S::lanes;
+    const index_t columns = cut.columns();
     if (to != next_) {
       finish_line();
       begin_ = end_ = static_cast<index_t>(reinterpret_cast<std::uintptr_t>(to) % 64) / index_t(sizeof(G));

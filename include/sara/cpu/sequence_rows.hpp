@@ -116,7 +116,6 @@ void sum_softmax_rows(const row_block<T>& block, const sequence_rows<arithmetic_
   using A = arithmetic_t<T>;
   std::memset(total, 0, static_cast<std::size_t>(block.columns) * sizeof(double));
   const index_t most = chunk_rows(block.columns);
-  const sequence_rows<A> own = scratch.rows();
   row_chunk<T> chunk;
   for (index_t next = block.begin;
        chunk.gather(next, block.end, most, block.weights, block.weight_step, [](index_t) {}), chunk.count > 0;) {
@@ -124,7 +123,7 @@ void sum_softmax_rows(const row_block<T>& block, const sequence_rows<arithmetic_
     if (parked.data)
       chunk.find(parked, scratch.exponentials, exponentials);
     else
-      addresses(own, chunk.filled, exponentials);
+      addresses(scratch.rows(), chunk.filled, exponentials);
     chunk.exponentiate(block.isa, block.columns, block.logits, exponentials, sums, nullptr, scratch);
     for (int r = 0; block.weight_scale != 1 && r < chunk.count; ++r)
       chunk.weight[r] = static_cast<A>(static_cast<double>(chunk.weight[r]) * block.weight_scale);
