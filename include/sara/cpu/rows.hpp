@@ -210,7 +210,10 @@ template <class A> struct weighted_sum_kernel {
   }
 };
 
-// factor p (slope - sum of p slope), p being the rows of exponentials over their sums.
+// factor p (slope - mean), mean being the sum of p slope, and p the rows of exponentials over their sums.
+//
+// Where one expert takes nearly all of a row, its slope and the mean cancel, and what the mean's sum has rounded would stay. The mean then
+// is larger than slopes differ: beyond `large_mean` the rest of it, the mean of the slopes less it, is subtracted too.
 template <class A, class G> struct softmax_gradient_kernel {
   using arithmetic = A;
 
@@ -220,6 +223,7 @@ template <class A, class G> struct softmax_gradient_kernel {
   int rows;   // a multiple of rows_at_once
   index_t columns;
   const A* slopes;   // [columns]
+  A large_mean;
   row_write how;
 
   template <int bytes> SARA_INLINE void run() const {
@@ -255,18 +259,34 @@ template <class A, class G> struct softmax_gradient_kernel {
         each_row([&](auto r) __attribute__((always_inline)) { dot[r] = dot[r] + part_dot[r]; });
       };
       add_in_blocks(cut, add, whole);
-      const lane_a_row<A> sums = sums_of_lanes(whole), times = load<lane_a_row<A>>(factors + first) / sums,
-                          less = -times * (sums_of_lanes(dot) / sums);
-      S t[rows_at_once], l[rows_at_once];
+      const lane_a_row<A> sums = sums_of_lanes(whole), times = load<lane_a_row<A>>(factors + first) / sums;
+      const lane_a_row<A> mean = sums_of_lanes(dot) / sums;
+      lane_a_row<A> rest{};
+      if (any((mean > large_mean) | (-mean > large_mean))) rest = -times * (mean_beyond(mean, row, cut) / sums);
+      S t[rows_at_once], m[rows_at_once], l[rows_at_once];
       each_row([&](auto r) __attribute__((always_inline)) {
         t[r] = S::broadcast(times.v[decltype(r)::value]);
-        l[r] = S::broadcast(less.v[decltype(r)::value]);
+        m[r] = S::broadcast(mean.v[decltype(r)::value]);
+        l[r] = S::broadcast(rest.v[decltype(r)::value]);
       });
       writer.write(
           out, cut, [=](auto r, index_t e) __attribute__((always_inline)) {
-            return load<S>(row[r] + e) * mul_add(load<S>(slope_of + e), t[r], l[r]);
+            return load<S>(row[r] + e) * mul_add(load<S>(slope_of + e) - m[r], t[r], l[r]);
           });
     }
+  }
+
+ private:
+  // The sum of exponential times slope less `mean`, of each row.
+  template <class S>
+  SARA_INLINE lane_a_row<A> mean_beyond(const lane_a_row<A>& mean, const A* const (&row)[rows_at_once], const row_cut<S>& cut) const {
+    const auto term = [&](auto r, index_t e) __attribute__((always_inline)) {
+      return load<S>(row[r] + e) * (load<S>(slopes + e) - S::broadcast(mean.v[decltype(r)::value]));
+    };
+    S sum[rows_at_once] = {};
+    for (index_t e = 0; e < cut.full; e += S::lanes) each_row([&](auto r) __attribute__((always_inline)) { sum[r] = sum[r] + term(r, e); });
+    if (cut.tail) each_row([&](auto r) __attribute__((always_inline)) { sum[r] = sum[r] + cut.only_fresh(term(r, cut.tail_at)); });
+    return sums_of_lanes(sum);
   }
 };
 
