@@ -231,13 +231,14 @@ def machine(arguments, race, python):
     cpu = dict(re.split(r":\s+", line.strip(), maxsplit=1) for line in said_by("lscpu").splitlines() if re.search(r":\s+\S", line))
     release = dict(line.split("=", 1) for line in pathlib.Path("/etc/os-release").read_text().splitlines() if "=" in line)
     version = ".".join(re.findall(r"#define SARA_VERSION_[A-Z]+ (\d+)", pathlib.Path("include/sara/version.hpp").read_text()))
+    commit = said_by("git", "describe", "--always", "--exclude=*", "--dirty= and changes to it").strip() if pathlib.Path(".git").exists() else ""
     under = f", under {cpu['Hypervisor vendor']}" if "Hypervisor vendor" in cpu else ""
     flags = cpu.get("Flags", "").split()
     lacks = [isa for isa, flag in (("AVX2", "avx2"), ("AVX-512", "avx512f")) if flags and flag not in flags]
     rows = [
         ["date", datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")],
         ["command", f"`{arguments.command.strip()}`"],
-        ["version", version],
+        ["version", version + (f", commit {commit}" if commit else "")],
         ["processor", f"{cpu.get('Model name', '?')} (family {cpu.get('CPU family', '?')}, model {cpu.get('Model', '?')}), {cpu.get('CPU(s)', '?')} processors, {cpu.get('Thread(s) per core', '?')} threads a core{under}"],
         ["caches", ", ".join(f"{level} {cpu[level + ' cache']}" for level in ("L1d", "L2", "L3") if level + " cache" in cpu)],
         ["instruction sets", "the best here: " + (race["instruction_set"] if race else "?") + (f"; not run, as this machine lacks them: {', '.join(lacks)}" if lacks else "")],
