@@ -3,6 +3,7 @@
 #include <sara/js_routing.hpp>
 
 #include "catch.hpp"
+#include "oracle/instances.hpp"
 
 namespace {
 

@@ -7,6 +7,7 @@
 #include "oracle/blocks.hpp"
 #include "oracle/compare.hpp"
 #include "oracle/executors.hpp"
+#include "oracle/instances.hpp"
 #include "oracle/problems.hpp"
 
 namespace {

@@ -10,6 +10,7 @@
 #include "blocks.hpp"
 #include "compare.hpp"
 #include "executors.hpp"
+#include "instances.hpp"
 #include "problems.hpp"
 
 namespace oracle {

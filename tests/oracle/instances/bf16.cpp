@@ -1,4 +1,6 @@
 #include "../instances.hpp"
 
-SARA_TEST_INSTANCES(template, sara::bf16, sara::bf16)
-SARA_TEST_INSTANCES(template, sara::bf16, float)
+SARA_TEST_OPERATIONS(template, cpu_executor, sara::bf16)
+SARA_TEST_OPERATIONS_TO_FLOAT(template, cpu_executor, sara::bf16)
+SARA_TEST_OPERATIONS(template, eigen_executor, sara::bf16)
+SARA_TEST_OPERATIONS_TO_FLOAT(template, eigen_executor, sara::bf16)

@@ -1,3 +1,4 @@
 #include "../instances.hpp"
 
-SARA_TEST_INSTANCES(template, double, double)
+SARA_TEST_OPERATIONS(template, cpu_executor, double)
+SARA_TEST_OPERATIONS(template, eigen_executor, double)

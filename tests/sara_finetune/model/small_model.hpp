@@ -1,4 +1,4 @@
-// A model and a batch small enough to be checked entry by entry.
+// A model and a batch small enough to be checked entry by entry, in double.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "sara_finetune/model/model.hpp"
+
+extern template class sara_finetune::moe_model<double>;   // in small_model.cpp
 
 namespace small {
 
