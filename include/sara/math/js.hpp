@@ -6,8 +6,8 @@
 //   d JS / d hi = 1/2 ln(1 + u),  d JS / d lo = 1/2 ln(1 - u)           (exact for unnormalised p and q too)
 //
 // which equals 1/2 KL(p || m) + 1/2 KL(q || m) (SARA, arXiv 2606.25821), whose own form has no right digit near convergence.
-// Near (u < 1/2): phi = u atanh(u) + 1/2 log1p(-u^2), slopes from the same two; far: logarithms of y = 2 lo / (p + q), taken by division,
-// and of 2 - y. Every term is >= 0; hi and lo make the sum symmetric bit by bit.
+// Near (u < 1/2): phi = u atanh(u) + 1/2 log1p(-u^2), slopes from the same two; far: 1/2 ln(1 + u) = atanh(u / (2 + u)), and the logarithm
+// of 1 - u = 2 lo / (p + q), taken by division. Every term is >= 0; hi and lo make the sum symmetric bit by bit.
 //
 // R may be double, a SIMD vector of it, or an Eigen AutoDiffScalar: whatever has the arithmetic operators and, found
 // by its namespace or here, select, log, log1p and atanh, and any for what its comparisons yield.
@@ -37,21 +37,20 @@ template <class R> struct js_term { R value, slope_p, slope_q; };
 template <class R> SARA_INLINE js_term<R> js(const R& p, const R& q) {
   const auto p_is_less = p < q;
   const R zero = p - p, one = zero + 1.0;   // NaN where p is
-  const R hi = select(p_is_less, q, p), lo = select(p_is_less, p, q), sum = hi + lo;
+  const R hi = select(p_is_less, q, p), lo = select(p_is_less, p, q), sum = hi + lo, apart = hi - lo;
   const auto empty = sum == zero;
-  const R whole = select(empty, one, sum), u = (hi - lo) / whole;
+  const R whole = select(empty, one, sum);
 
-  const auto near = u < 0.5;
-  const R v = select(near, u, zero);
-  const R a = atanh(v), b = log1p(-(v * v)) * 0.5;   // log1p(+-u) = b +- a
+  const auto near = apart + apart < whole;
+  const R v = apart / select(near, whole, whole + (hi + hi));   // u; far u / (2 + u), whose atanh is 1/2 ln(1 + u)
+  const R a = atanh(v), b = log1p(-(v * v)) * 0.5;              // near log1p(+-u) = b +- a
   R phi = v * a + b, slope_hi = (b + a) * 0.5, slope_lo = (b - a) * 0.5;
   if (any(!near)) {
-    const R y = (lo + lo) / whole, x = -(y - 2.0);   // 1 - u, 1 + u
-    const R log_x = log(select(near, one, x));
-    const R log_y = log(select(near, one, select(lo == zero, one, y)));
-    phi = select(near, phi, (x * log_x + y * log_y) * 0.5);
-    slope_hi = select(near, slope_hi, log_x * 0.5);
-    slope_lo = select(near, slope_lo, log_y * 0.5);
+    const R y = (lo + lo) / whole;   // 1 - u
+    const R half_log_y = log(select(near, one, select(lo == zero, one, y))) * 0.5;
+    phi = select(near, phi, y * half_log_y - (y - 2.0) * a);
+    slope_hi = select(near, slope_hi, a);
+    slope_lo = select(near, slope_lo, half_log_y);
   }
   const R at_lo = select(lo == zero, zero, slope_lo), at_hi = select(empty, zero, slope_hi);
   return {sum * 0.5 * phi, select(p_is_less, at_lo, at_hi), select(p_is_less, at_hi, at_lo)};
