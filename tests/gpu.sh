@@ -146,7 +146,7 @@ build_all() {
   has_header benchmark/benchmark.h || say "the benchmarks are left out but for the laboratory: missing, as Debian calls it: libbenchmark-dev"
   command -v ninja >/dev/null && generator=(-G Ninja)
   configure() {
-    cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O2 -DCMAKE_CUDA_FLAGS=${fast_math:+--use_fast_math} -DSARA_CUDA=ON -DSARA_BUILD_TESTS=$tests \
+    cmake -S . -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS_RELEASE=-O2 -DCMAKE_CUDA_FLAGS=${fast_math:+--use_fast_math} -DSARA_CUDA=ON -DSARA_BUILD_TESTS=$tests -DSARA_TEST_CUDA_OPTIMIZED=ON \
       -DSARA_BUILD_BENCHMARKS=ON -DSARA_BUILD_EXAMPLES=OFF -DSARA_INSTALL=OFF -DCMAKE_CUDA_COMPILER="$nvcc" \
       -DCUDAToolkit_ROOT="$(dirname "$(dirname "$(readlink -f "$nvcc")")")" -DCMAKE_CUDA_ARCHITECTURES="$architecture-real" \
       -DSARA_TEST_CUDA_ARCHITECTURES="$architecture-real" -DSARA_BENCHMARK_CUDA_ARCHITECTURES="$architecture-real"
