@@ -13,7 +13,6 @@ inline namespace SARA_ABI {
 
 inline constexpr int rows_at_once = 4;
 inline constexpr int most_chunk_rows = 64;
-
 // Values in a chunk of rows that are summed; and of rows that are written back: fewer, so that memory reads and writes at once.
 inline constexpr index_t summed_at_once = 4096, written_at_once = 1024;
 
@@ -212,8 +211,8 @@ template <class A> struct weighted_sum_kernel {
 
 // factor p (slope - mean), mean being the sum of p slope, and p the rows of exponentials over their sums.
 //
-// Where one expert takes nearly all of a row, its slope and the mean cancel, and what the mean's sum has rounded would stay. The mean then
-// is larger than slopes differ: beyond `large_mean` the rest of it, the mean of the slopes less it, is subtracted too.
+// Where one expert takes nearly all of a row, or the mean is larger than slopes differ (`large_mean`), slopes and mean cancel, and what the
+// mean's sum has rounded would stay: there the rest of the mean, the mean of the slopes less it, is subtracted too.
 template <class A, class G> struct softmax_gradient_kernel {
   using arithmetic = A;
 
@@ -262,7 +261,9 @@ template <class A, class G> struct softmax_gradient_kernel {
       const lane_a_row<A> sums = sums_of_lanes(whole), times = load<lane_a_row<A>>(factors + first) / sums;
       const lane_a_row<A> mean = sums_of_lanes(dot) / sums;
       lane_a_row<A> rest{};
-      if (any((mean > large_mean) | (-mean > large_mean))) rest = -times * (mean_beyond(mean, row, cut) / sums);
+      S over = S::broadcast(-1);   // above 0 where a lane's experts take more than that of a row
+      each_row([&](auto r) __attribute__((always_inline)) { over = max(whole[r] - S::broadcast(A(0.875) * sums.v[decltype(r)::value]), over); });
+      if (max_of_lanes(over) > 0 || any((mean > large_mean) | (-mean > large_mean))) rest = -times * (mean_beyond(mean, row, cut) / sums);
       S t[rows_at_once], m[rows_at_once], l[rows_at_once];
       each_row([&](auto r) __attribute__((always_inline)) {
         t[r] = S::broadcast(times.v[decltype(r)::value]);

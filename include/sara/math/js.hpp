@@ -32,7 +32,7 @@ inline long double atanh(long double x) { return std::atanh(x); }
 
 template <class R> struct js_term { R value, slope_p, slope_q; };
 
-// p, q >= 0. Where a side is 0 its slope (-inf, or undefined) is given as 0: what it multiplies, the probability of that expert
+// 0 <= p, q < 5e307. Where a side is 0 its slope (-inf, or undefined) is given as 0: what it multiplies, the probability of that expert
 // in any token, is 0 as well. NaN in, NaN out.
 template <class R> SARA_INLINE js_term<R> js(const R& p, const R& q) {
   const auto p_is_less = p < q;
