@@ -262,7 +262,7 @@ template <class A, class G> struct softmax_gradient_kernel {
       const lane_a_row<A> mean = sums_of_lanes(dot) / sums;
       lane_a_row<A> rest{};
       S over = S::broadcast(-1);   // above 0 where a lane's experts take more than that of a row
-      each_row([&](auto r) __attribute__((always_inline)) { over = max(whole[r] - S::broadcast(A(0.875) * sums.v[decltype(r)::value]), over); });
+      each_row([&](auto r) __attribute__((always_inline)) { over = max(whole[r] - S::broadcast(A(0.875) * sums.v[r.value]), over); });
       if (max_of_lanes(over) > 0 || any((mean > large_mean) | (-mean > large_mean))) rest = -times * (mean_beyond(mean, row, cut) / sums);
       S t[rows_at_once], m[rows_at_once], l[rows_at_once];
       each_row([&](auto r) __attribute__((always_inline)) {
