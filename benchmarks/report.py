@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt
 PROGRAMS = ["js_routing", "gate_softmax", "top_k", "routing_histogram", "js_divergence"]
 WHOLE = "loss and gradient"
 SAME_ERROR = 6e-8  # a rounding of fp32: the largest error of millions of entries is one row's luck, and differs so much by data
-NEARER = "nearer to the oracle by more than a rounding of fp32 (6e-8), which is what the largest error of millions of entries owes to one row's luck."
+NEARER = "nearer to the oracle by more than a rounding of fp32, which is what the largest error of millions of entries owes to one row's luck."
 
 # Beside a row that is quicker by less than this: the order of such changes from run to run.
 LEVEL = 1.05

@@ -67,17 +67,18 @@
   SARA_TEST_TOP_K(what, executor, T, float)                       \
   SARA_TEST_ROUTING_HISTOGRAM_BACKWARD(what, executor, T, float)
 
+// For both executors: a storage that writes itself, and a narrow one, which writes fp32 as well.
+#define SARA_TEST_INSTANCES(what, T)              \
+  SARA_TEST_OPERATIONS(what, cpu_executor, T)     \
+  SARA_TEST_OPERATIONS(what, eigen_executor, T)
+#define SARA_TEST_NARROW_INSTANCES(what, T)                \
+  SARA_TEST_INSTANCES(what, T)                             \
+  SARA_TEST_OPERATIONS_TO_FLOAT(what, cpu_executor, T)     \
+  SARA_TEST_OPERATIONS_TO_FLOAT(what, eigen_executor, T)
+
 #if !SARA_CHECKED   // a checked build is another set of functions
-SARA_TEST_OPERATIONS(extern template, cpu_executor, double)
-SARA_TEST_OPERATIONS(extern template, cpu_executor, float)
-SARA_TEST_OPERATIONS(extern template, cpu_executor, sara::bf16)
-SARA_TEST_OPERATIONS(extern template, cpu_executor, sara::fp16)
-SARA_TEST_OPERATIONS_TO_FLOAT(extern template, cpu_executor, sara::bf16)
-SARA_TEST_OPERATIONS_TO_FLOAT(extern template, cpu_executor, sara::fp16)
-SARA_TEST_OPERATIONS(extern template, eigen_executor, double)
-SARA_TEST_OPERATIONS(extern template, eigen_executor, float)
-SARA_TEST_OPERATIONS(extern template, eigen_executor, sara::bf16)
-SARA_TEST_OPERATIONS(extern template, eigen_executor, sara::fp16)
-SARA_TEST_OPERATIONS_TO_FLOAT(extern template, eigen_executor, sara::bf16)
-SARA_TEST_OPERATIONS_TO_FLOAT(extern template, eigen_executor, sara::fp16)
+SARA_TEST_INSTANCES(extern template, double)
+SARA_TEST_INSTANCES(extern template, float)
+SARA_TEST_NARROW_INSTANCES(extern template, sara::bf16)
+SARA_TEST_NARROW_INSTANCES(extern template, sara::fp16)
 #endif

@@ -11,8 +11,8 @@
 namespace sara {
 inline namespace SARA_ABI {
 
-inline constexpr int rows_at_once = 4;
-inline constexpr int most_chunk_rows = 64;
+inline constexpr int rows_at_once = 4, most_chunk_rows = 64;
+
 // Values in a chunk of rows that are summed; and of rows that are written back: fewer, so that memory reads and writes at once.
 inline constexpr index_t summed_at_once = 4096, written_at_once = 1024;
 

@@ -1,4 +1,3 @@
 #include "../instances.hpp"
 
-SARA_TEST_OPERATIONS(template, cpu_executor, double)
-SARA_TEST_OPERATIONS(template, eigen_executor, double)
+SARA_TEST_INSTANCES(template, double)
