@@ -9,6 +9,14 @@
 #include "oracle/compare.hpp"
 #include "oracle/problems.hpp"
 
+#if !SARA_CHECKED   // compiled once, in oracle/device/js_routing.cu; a checked build is another set of functions
+extern template void sara::js_routing_into<sara::bf16, sara::bf16>(const sara::cuda_executor&, const sara::js_routing_inputs<sara::bf16>&,
+                                                                   const sara::js_routing_outputs<sara::bf16, sara::bf16>&,
+                                                                   const sara::js_routing_options&);
+extern template float sara::js_routing<sara::bf16>(const sara::cuda_executor&, const sara::js_routing_inputs<sara::bf16>&,
+                                                   const sara::js_routing_options&);
+#endif
+
 namespace device_tests {
 
 class batch {

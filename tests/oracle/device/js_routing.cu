@@ -33,4 +33,9 @@ SARA_TEST_INSTANCE(fp16, float)
 SARA_TEST_INSTANCE(fp16, fp16)
 template float js_routing<float>(const oracle::device_executor&, const js_routing_inputs<float>&, const js_routing_options&);
 
+// For tests/cuda/batch.cuh.
+template void js_routing_into<bf16, bf16>(const cuda_executor&, const js_routing_inputs<bf16>&, const js_routing_outputs<bf16, bf16>&,
+                                          const js_routing_options&);
+template float js_routing<bf16>(const cuda_executor&, const js_routing_inputs<bf16>&, const js_routing_options&);
+
 }   // namespace sara
