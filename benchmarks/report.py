@@ -3,8 +3,8 @@
 
 usage: report.py PARTS --output RESULTS.md --command COMMAND --compiler CXX [--quick] [--failed NAME]...
 
-PARTS holds race.json (benchmark_race), python.json (race/python.py, or not), one Google Benchmark JSON file a program, and
-compile_seconds.json. The figures go to `figures/` beside RESULTS.md. Needs matplotlib (Debian: python3-matplotlib).
+PARTS holds race.json (benchmark_race), python.json and gpu.json (race/python.py on the CPU and with --device cuda, or not), one Google
+Benchmark JSON file a program, and compile_seconds.json. The figures go to `figures/` beside RESULTS.md. Needs matplotlib (Debian: python3-matplotlib).
 """
 
 import argparse
@@ -103,6 +103,7 @@ def table(head, rows, left=1):
 
 def heat_table(heat):
     rows = []
+    threads = lambda c: "" if "on_device" in heat else str(c["threads"])
     for job in jobs_of(heat):
         contestants = of_job(heat, job)
         ours = first_of_sara(contestants)
@@ -110,11 +111,11 @@ def heat_table(heat):
         for c in contestants:
             if not is_timed(c):
                 status = {"wrong": "**wrong**: not ranked", "no quiet turn": "no quiet turn"}.get(c["status"], c.get("detail") or c["status"])
-                rows.append([job, name_of(c), str(c["threads"]), status, "", "", f"{c['kept']} of {c['turns']}", error(c.get("error_value")), error(c.get("error_gradient")), ""])
+                rows.append([job, name_of(c), threads(c), status, "", "", f"{c['kept']} of {c['turns']}", error(c.get("error_value")), error(c.get("error_gradient")), ""])
                 continue
             times = c["seconds"] / ours["seconds"] if ours and is_timed(ours) else None
             rows.append([
-                job, ("**" + name_of(c) + "**") if c is rank[0] else name_of(c), str(c["threads"]), number(c["seconds"] * 1e6, 4),
+                job, ("**" + name_of(c) + "**") if c is rank[0] else name_of(c), threads(c), number(c["seconds"] * 1e6, 4),
                 number(heat["elements"] / c["seconds"] * (1e-9 if heat["unit"] == "Gelem/s" else 1e-6)),
                 " - ".join(number(q * 1e6, 4) for q in c["quartiles"]), f"{c['kept']} of {c['turns']}",
                 error(c.get("error_value")), error(c.get("error_gradient")), number(times) if times else "",
@@ -122,6 +123,13 @@ def heat_table(heat):
     compiled = [f"{name_of(c)} ({c['job']}) {c['compile_seconds']:.1f} s" for c in heat["contestants"] if c.get("compile_seconds") is not None]
     note = "\n\nCompiled before it was timed: " + ", ".join(compiled) + "." if compiled else ""
     return table(["job", "contestant", "threads", "us", heat["unit"], "quartiles, us", "turns kept", "error of value", "of gradient", "times sara's first"], rows, 2) + note
+
+
+def heat_text(heat):
+    roof = f"A copy of as many bytes ({number(heat['bytes'] * 1e-6)} MB): {number(heat['copy_seconds'] * 1e6, 4)} us. " if "copy_seconds" in heat and "bytes" in heat else ""
+    apart = heat.get("from_autograd_in_double")
+    double = f"In double, against libtorch's autograd: loss {apart[0]:.1e} apart, gradient {apart[1]:.1e} of its largest entry." if apart else ""
+    return f"### {heat['title']}\n\n" + (roof + double + "\n\n" if roof or double else "") + heat_table(heat) + "\n"
 
 
 def others_ahead(heats):
@@ -138,8 +146,8 @@ def others_ahead(heats):
                     continue
                 if is_timed(c) and is_timed(ours) and c["seconds"] < ours["seconds"]:
                     quicker.append((heat["title"], job, c, ours["seconds"] / c["seconds"]))
-                for key, what in (("error_value", "value"), ("error_gradient", "gradient")):
-                    if c.get(key) is not None and ours.get(key) is not None and c[key] < ours[key] - SAME_ERROR:
+                for key, what, rounding in (("error_value", "value", 0), ("error_gradient", "gradient", heat.get("gradient_rounding", 0))):
+                    if c.get(key) is not None and ours.get(key) is not None and c[key] < ours[key] - max(SAME_ERROR, rounding):
                         nearer.append((heat["title"], job, c, what, c[key], ours[key]))
     return quicker, nearer
 
@@ -228,7 +236,7 @@ def said_by(*command):
         return ""
 
 
-def machine(arguments, race, python):
+def machine(arguments, race, python, gpu):
     cpu = dict(re.split(r":\s+", line.strip(), maxsplit=1) for line in said_by("lscpu").splitlines() if re.search(r":\s+\S", line))
     release = dict(line.split("=", 1) for line in pathlib.Path("/etc/os-release").read_text().splitlines() if "=" in line)
     version = ".".join(re.findall(r"#define SARA_VERSION_[A-Z]+ (\d+)", pathlib.Path("include/sara/version.hpp").read_text()))
@@ -236,6 +244,9 @@ def machine(arguments, race, python):
     under = f", under {cpu['Hypervisor vendor']}" if "Hypervisor vendor" in cpu else ""
     flags = cpu.get("Flags", "").split()
     lacks = [isa for isa, flag in (("AVX2", "avx2"), ("AVX-512", "avx512f")) if flags and flag not in flags]
+    gpu_here = "`benchmarks/cuda/` has its figures" if shutil.which("nvidia-smi") else "none here: nothing of this page was run on one (`benchmarks/cuda/` has what is)"
+    if gpu and gpu["heats"]:
+        gpu_here = f"{gpu['device']}; `benchmarks/cuda/` has more of it"
     rows = [
         ["date", datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")],
         ["command", f"`{arguments.command.strip()}`"],
@@ -243,7 +254,7 @@ def machine(arguments, race, python):
         ["processor", f"{cpu.get('Model name', '?')} (family {cpu.get('CPU family', '?')}, model {cpu.get('Model', '?')}), {cpu.get('CPU(s)', '?')} processors, {cpu.get('Thread(s) per core', '?')} threads a core{under}"],
         ["caches", ", ".join(f"{level} {cpu[level + ' cache']}" for level in ("L1d", "L2", "L3") if level + " cache" in cpu)],
         ["instruction sets", "the best here: " + (race["instruction_set"] if race else "?") + (f"; not run, as this machine lacks them: {', '.join(lacks)}" if lacks else "")],
-        ["GPU", "none here: nothing of this page was run on one (`benchmarks/cuda/` has what is)" if not shutil.which("nvidia-smi") else "`benchmarks/cuda/` has its figures"],
+        ["GPU", gpu_here],
         ["system", f"{release.get('PRETTY_NAME', '?').strip(chr(34))}, Linux {platform.release()}"],
         ["compiler", f"{said_by(arguments.compiler, '--version').splitlines()[0]}, `-O2` and no other flag that changes the code, unless a row says so"],
     ]
@@ -253,7 +264,7 @@ def machine(arguments, race, python):
         rows.append(["packages", ", ".join(installed)])
     if python and python["versions"]:
         rows.append(["from Python", ", ".join(f"{name} {version}" for name, version in python["versions"].items())])
-    for recorded in (race, python):
+    for recorded in (race, python, gpu):
         for missing in recorded["not_here"] if recorded else []:
             rows.append(["not here", f"{missing['name']}: `{missing['install']}`"])
     if not python:
@@ -285,7 +296,7 @@ class Figures:
         plt.close(figure)
         return f"![{says}]({self.folder.name}/{name}.svg)\n"
 
-    def bars(self, heats):
+    def bars(self, heats, name="contestants", where=""):
         """The whole job: one panel a shape, the quickest on top."""
         panels = [h for h in heats if h["kind"] == "loss" and any(is_timed(c) for c in h["contestants"])]
         if not panels:
@@ -299,15 +310,15 @@ class Figures:
             ranked = sorted((c for c in heat["contestants"] if is_timed(c)), key=lambda c: -c["seconds"])
             rates = [heat["elements"] / c["seconds"] * 1e-9 for c in ranked]
             axis.barh(range(len(ranked)), rates, color=[colour(c["library"]) for c in ranked], height=0.7)
-            axis.set_yticks(range(len(ranked)), [f"{name_of(c)}, {c['threads']} thr." for c in ranked], fontsize=7.5)
+            axis.set_yticks(range(len(ranked)), [name_of(c) + ("" if "on_device" in heat else f", {c['threads']} thr.") for c in ranked], fontsize=7.5)
             for y, rate in enumerate(rates):
-                axis.text(rate, y, f" {rate:.2f}", va="center", fontsize=7.5)
+                axis.text(rate, y, f" {rate:.{2 if rate < 100 else 0}f}", va="center", fontsize=7.5)
             axis.set_xlabel("Gelem/s, more is better")
             axis.set_title(heat["title"], fontsize=9)
             axis.grid(axis="y", visible=False)
             axis.set_xlim(right=1.12 * max(rates))
         figure.tight_layout(w_pad=3)
-        return self.save(figure, "contestants", "Throughput of every contestant for loss and gradient")
+        return self.save(figure, name, f"Throughput of every contestant for loss and gradient{where}")
 
     def sizes(self, heats):
         """Throughput against size under the roof: what a copy of as many bytes takes."""
@@ -462,20 +473,21 @@ def main():
     parser.add_argument("--failed", action="append", default=[])
     arguments = parser.parse_args()
 
-    race, python = read(arguments.parts / "race.json"), read(arguments.parts / "python.json")
+    race, python, gpu = (read(arguments.parts / f"{name}.json") for name in ("race", "python", "gpu"))
     recorded = {name: read(arguments.parts / f"{name}.json") for name in PROGRAMS}
     benchmarks = {name: Benchmarks(recorded[name]) for name in PROGRAMS}
     compile_seconds = read(arguments.parts / "compile_seconds.json") or {}
     heats = (race["heats"] if race else []) + (python["heats"] if python else [])
+    on_gpu = gpu["heats"] if gpu else []
     folder = arguments.output.parent
-    figures = Figures(folder / "figures")
+    rows = machine(arguments, race, python, gpu) + [["a translation unit with the fused loss", f"{s:.1f} s to compile, {c} -O2"] for c, s in compile_seconds.items()]
+    figures = Figures(folder / "figures")   # from here on the working tree differs from its commit
 
     out = ["# Results\n"]
     if arguments.quick:
         out.append("From a quick run: figures are rough.\n")
     if arguments.failed:
         out.append(f"**A result was wrong, or a program failed: {', '.join(arguments.failed)}.**\n")
-    rows = machine(arguments, race, python) + [["a translation unit with the fused loss", f"{s:.1f} s to compile, {c} -O2"] for c, s in compile_seconds.items()]
     out.append(table(["", ""], rows, 2) + "\n")
     out.append("""Every timed call's result was first held against the tests' naive double oracle: `error` is the largest difference by the largest entry,
 and a contestant above 1e-4 is shown as wrong and not ranked. All inputs are fresh random numbers. Shapes are (layers x) sequences x tokens
@@ -484,7 +496,7 @@ were there, or, where these were too few, of the third that came nearest to it.
 """)
     out.append("## Targets\n\n" + targets(race, benchmarks) + "\n")
     if heats:
-        out.append("## Where another is ahead\n\n" + ahead_text(heats) + "\n")
+        out.append("## Where another is ahead\n\n" + ahead_text(heats + on_gpu) + "\n")
         out.append("## The race\n")
         out += [figures.bars(heats), figures.sizes(heats), figures.models(heats), figures.accuracy(heats)]
         out.append("Errors of the loss (relative) and of the gradient (of its largest entry) at a relative distance of the anchor from the histogram of:\n\n" + accuracy_table(heats) + "\n")
@@ -494,15 +506,20 @@ were there, or, where these were too few, of the third that came nearest to it.
         for heat in heats:
             if heat["kind"] in ("accuracy", "scaling"):
                 continue
-            roof = f"A copy of as many bytes ({number(heat['bytes'] * 1e-6)} MB): {number(heat['copy_seconds'] * 1e6, 4)} us. " if "copy_seconds" in heat and "bytes" in heat else ""
-            apart = heat.get("from_autograd_in_double")
-            double = f"In double, against libtorch's autograd: loss {apart[0]:.1e} apart, gradient {apart[1]:.1e} of its largest entry." if apart else ""
-            out.append(f"### {heat['title']}\n\n" + (roof + double + "\n\n" if roof or double else "") + heat_table(heat) + "\n")
+            out.append(heat_text(heat))
         for missing in race["not_raced"] if race else []:
             out.append(f"Not raced: {missing['name']}, which {missing['why']}.\n")
         for heat in heats:
             if heat["kind"] == "scaling":
                 out.append(f"### {heat['title']}\n\n" + scaling_table(heat) + "\n")
+    if on_gpu:
+        out.append(f"""## On the GPU
+
+Whole calls from Python on {gpu['device']}: times are the device's, between two events around many calls on one stream, JAX's by the host's clock;
+the control that keeps a turn or drops it is a copy on the device. The gradient is of the storage of the logits.
+""")
+        out.append(figures.bars(on_gpu, "gpu", " on the GPU"))
+        out += map(heat_text, on_gpu)
     out.append("""## The benchmarks
 
 `Gelem/s` counts elements of logits; `GB/s` counts the bytes a call must move (each input read once, each output written once); `of copy` is
@@ -513,7 +530,7 @@ on as many rows, which is the step on [experts] between the two sweeps, by what 
     for name in PROGRAMS:
         out.append(f"### {name}\n\n" + benchmark_table(benchmarks[name]) + "\n")
     arguments.output.write_text("\n".join(text for text in out if text))
-    everything = {"command": arguments.command.strip(), "machine": dict(r for r in rows if r[0] != "not here"), "race": race, "python": python, "benchmarks": recorded}
+    everything = {"command": arguments.command.strip(), "machine": dict(r for r in rows if r[0] != "not here"), "race": race, "python": python, "gpu": gpu, "benchmarks": recorded}
     (folder / "results.json").write_text(json.dumps(everything, indent=1) + "\n")
 
 

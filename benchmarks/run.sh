@@ -12,7 +12,8 @@ libraries and every benchmark, and writes a page of tables, the figures, and all
 usage: bash benchmarks/run.sh [--quick] [--with-python] [--output FILE] [--only PARTS] [--seconds N] [--jobs N]
 
   --quick         fewer and shorter measurements: two minutes once built, three with Python
-  --with-python   also PyTorch 2, JAX and ONNX Runtime, installed from PyPI into build/benchmarks/python: several GB
+  --with-python   also PyTorch 2, JAX and ONNX Runtime, installed from PyPI into build/benchmarks/python: several GB; where there is an
+                  NVIDIA GPU, PyTorch and JAX race on it too
   --output FILE   where to write the page; results.json and figures/ go beside it
                   (default: benchmarks/RESULTS.md; with --quick or --only: build/benchmarks/RESULTS.md)
   --only PARTS    of race and programs, with commas (default: all)
@@ -86,12 +87,23 @@ for packages in "${rivals[@]}"; do   # the race goes on without the ones that ca
   install_packages $packages || echo "benchmarks/run.sh: without $packages, which could not be installed"
 done
 
+has_gpu='' cuda=(-DSARA_CUDA=OFF)
+if [[ -n $with_python && ( -e /dev/nvidiactl || -e /dev/dxg ) ]]; then has_gpu=yes cuda=(-DSARA_CUDA=AUTO -DSARA_BENCHMARK_CUDA_ARCHITECTURES=native); fi
 cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS= -DCMAKE_CXX_FLAGS_RELEASE=-O2 -DSARA_BUILD_TESTS=OFF \
-  -DSARA_BUILD_EXAMPLES=OFF -DSARA_INSTALL=OFF -DSARA_CUDA=OFF -DCMAKE_CXX_COMPILER="$compiler"
+  -DSARA_BUILD_EXAMPLES=OFF -DSARA_INSTALL=OFF "${cuda[@]}" -DCMAKE_CXX_COMPILER="$compiler"
 cmake --build $build --target benchmarks ${with_python:+sara_race_shared} --parallel "$jobs"
+on_gpu=()
+if [[ -n $has_gpu ]]; then
+  if cmake --build $build --target sara_race_shared_cuda; then
+    on_gpu=(--shared-cuda $build/benchmarks/libsara_race_shared_cuda.so)
+  else
+    echo "benchmarks/run.sh: without sara on the GPU: what it needs is a CUDA toolkit of version 13 or newer"
+  fi
+fi
 if [[ -n $with_python ]]; then
   python=$build/python/bin/python
   [[ -x $python ]] || python3 -m venv $build/python
+  [[ -z $has_gpu ]] || "$python" -m pip install -q 'jax[cuda13]' || echo "benchmarks/run.sh: without JAX on the GPU, whose packages could not be installed"
   while read -r requirement; do   # the race goes on without what cannot be had, and says so
     [[ $requirement == \#* ]] || "$python" -m pip install -q "$requirement" || echo "benchmarks/run.sh: without $requirement, which could not be installed"
   done <benchmarks/race/requirements.txt
@@ -105,12 +117,17 @@ record() {   # NAME command...
   local name=$1
   shift
   echo "benchmarks/run.sh: $name"
-  "$@" || failed+=("$name")
+  local ended=0
+  "$@" || ended=$?
+  ((ended == 0 || ended == 77)) || failed+=("$name")   # 77: not here, as it has said
 }
 
 if wants race; then
   record race $build/benchmarks/benchmark_race --json "$parts/race.json" ${quick:+--quick} ${seconds:+--seconds "$seconds"}
   [[ -z $with_python ]] || record python "$python" benchmarks/race/python.py --shared $build/benchmarks/libsara_race_shared.so --json "$parts/python.json" ${quick:+--quick} ${seconds:+--seconds "$seconds"}
+  if [[ -n $has_gpu ]]; then
+    record gpu "$python" benchmarks/race/python.py --device cuda --shared $build/benchmarks/libsara_race_shared.so "${on_gpu[@]}" --json "$parts/gpu.json" ${quick:+--quick} ${seconds:+--seconds "$seconds"}
+  fi
 fi
 
 if wants programs; then

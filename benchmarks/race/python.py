@@ -211,12 +211,12 @@ class Race:
         best = sorted(contestant.times, key=lambda turn: turn[1])  # too few: the better third, by their controls
         return [seconds for seconds, _ in best[: (len(best) + 2) // 3]]
 
-    def made(self, library, job, make):
+    def made(self, library, job, make, how=""):
         """What make() returns, or in its place one contestant that has failed: the others go on."""
         try:
             return make()
         except Exception as error:
-            return [Contestant(library, job, "", None, None).fail(error)]
+            return [Contestant(library, job, how, None, None).fail(error)]
 
     def once(self, contestant):
         begin = time.perf_counter()
@@ -589,7 +589,7 @@ class CudaRace(Race):
         leaf = lambda: [z.clone().requires_grad_(True)]
         for how, function, about in (("eager + autograd", self.definition(a), {}), ("torch.compile + autograd", self.compiled(self.definition(a)), {"compiles": True})):
             contestants.append(self.autograd(how, function, leaf(), checked, limit=limit, **about))
-            contestants += self.made("PyTorch", JOB, lambda: [self.replayed(self.autograd(how, function, leaf(), checked, limit=limit))])
+            contestants += self.made("PyTorch", JOB, lambda: [self.replayed(self.autograd(how, function, leaf(), checked, limit=limit))], how + ", CUDA graph")
         if self.jax:
             on_jax = self.jax.numpy.asarray(rounded, dtype=self.jax.numpy.float32 if storage == "fp32" else self.jax.numpy.bfloat16)
             contestants += self.made("JAX", JOB, lambda: self.jax_contestants(on_jax, anchors, checked, limit=limit, flags="the host's clock"))
@@ -598,7 +598,8 @@ class CudaRace(Race):
         half = [torch.ones(bytes_moved // 8, device="cuda") for _ in range(2)]
         copy_seconds = quantile([self.between_events(lambda: half[0].copy_(half[1]), 8) for _ in range(11)], 0.5)
         self.run({"kind": "loss", "name": f"{name}, {storage}, on the GPU", "title": f"Loss and gradient, {storage}, {name}, on {self.record['device']}, from Python",
-                  "elements": elements, "unit": "Gelem/s", "bytes": bytes_moved, "copy_seconds": copy_seconds}, contestants)
+                  "elements": elements, "unit": "Gelem/s", "bytes": bytes_moved, "copy_seconds": copy_seconds, "on_device": True,
+                  "gradient_rounding": 0 if storage == "fp32" else 2.0**-9}, contestants)
 
     def replayed(self, contestant):
         """The same, captured in a CUDA graph once and replayed; PyTorch asks for the warm-up on another stream."""
