@@ -516,7 +516,8 @@ were there, or, where these were too few, of the third that came nearest to it.
         out.append(f"""## On the GPU
 
 Whole calls from Python on {gpu['device']}: times are the device's, between two events around many calls on one stream, JAX's by the host's clock;
-the control that keeps a turn or drops it is a copy on the device. The gradient is of the storage of the logits.
+the control that keeps a turn or drops it is a copy on the device. The gradient is of the storage of the logits; in bf16 a result is wrong above
+1e-4 and 2^-8, and counts as nearer to the oracle by more than a rounding of bf16, 2^-9.
 """)
         out.append(figures.bars(on_gpu, "gpu", " on the GPU"))
         out += map(heat_text, on_gpu)
