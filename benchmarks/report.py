@@ -60,6 +60,13 @@ def first_of_sara(contestants):
     return next((c for c in contestants if c["library"] == "sara"), None)
 
 
+def sara_beside(contestants, c):
+    """What a contestant is compared with: a replayed CUDA graph with ours, all else with our first."""
+    is_replayed = lambda c: c["how"].endswith("CUDA graph")
+    ours = [s for s in contestants if s["library"] == "sara"]
+    return next((s for s in ours if is_replayed(s) == is_replayed(c)), ours[0] if ours else None)
+
+
 class Benchmarks:
     """Medians of a Google Benchmark JSON file, by name and in their order."""
 
@@ -106,13 +113,13 @@ def heat_table(heat):
     threads = lambda c: "" if "on_device" in heat else str(c["threads"])
     for job in jobs_of(heat):
         contestants = of_job(heat, job)
-        ours = first_of_sara(contestants)
         rank = sorted((c for c in contestants if is_timed(c)), key=lambda c: c["seconds"])
         for c in contestants:
             if not is_timed(c):
                 status = {"wrong": "**wrong**: not ranked", "no quiet turn": "no quiet turn"}.get(c["status"], c.get("detail") or c["status"])
                 rows.append([job, name_of(c), threads(c), status, "", "", f"{c['kept']} of {c['turns']}", error(c.get("error_value")), error(c.get("error_gradient")), ""])
                 continue
+            ours = sara_beside(contestants, c)
             times = c["seconds"] / ours["seconds"] if ours and is_timed(ours) else None
             rows.append([
                 job, ("**" + name_of(c) + "**") if c is rank[0] else name_of(c), threads(c), number(c["seconds"] * 1e6, 4),
@@ -122,7 +129,7 @@ def heat_table(heat):
             ])
     compiled = [f"{name_of(c)} ({c['job']}) {c['compile_seconds']:.1f} s" for c in heat["contestants"] if c.get("compile_seconds") is not None]
     note = "\n\nCompiled before it was timed: " + ", ".join(compiled) + "." if compiled else ""
-    return table(["job", "contestant", "threads", "us", heat["unit"], "quartiles, us", "turns kept", "error of value", "of gradient", "times sara's first"], rows, 2) + note
+    return table(["job", "contestant", "threads", "us", heat["unit"], "quartiles, us", "turns kept", "error of value", "of gradient", "times sara's" if "on_device" in heat else "times sara's first"], rows, 2) + note
 
 
 def heat_text(heat):
@@ -138,11 +145,9 @@ def others_ahead(heats):
     for heat in heats:
         for job in jobs_of(heat):
             contestants = of_job(heat, job)
-            ours = first_of_sara(contestants)
-            if not ours:
-                continue
             for c in contestants:
-                if c["library"] == "sara" or c["status"] == "wrong":
+                ours = sara_beside(contestants, c)
+                if not ours or c["library"] == "sara" or c["status"] == "wrong":
                     continue
                 if is_timed(c) and is_timed(ours) and c["seconds"] < ours["seconds"]:
                     quicker.append((heat["title"], job, c, ours["seconds"] / c["seconds"]))
@@ -494,9 +499,11 @@ and a contestant above 1e-4 is shown as wrong and not ranked. All inputs are fre
 x experts. In the race the contestants take turns in one process (benchmarks/race/heat.hpp says how): medians of the turns in which both cores
 were there, or, where these were too few, of the third that came nearest to it.
 """)
-    out.append("## Targets\n\n" + targets(race, benchmarks) + "\n")
-    if heats:
+    if race or any(recorded.values()):
+        out.append("## Targets\n\n" + targets(race, benchmarks) + "\n")
+    if heats or on_gpu:
         out.append("## Where another is ahead\n\n" + ahead_text(heats + on_gpu) + "\n")
+    if heats:
         out.append("## The race\n")
         out += [figures.bars(heats), figures.sizes(heats), figures.models(heats), figures.accuracy(heats)]
         out.append("Errors of the loss (relative) and of the gradient (of its largest entry) at a relative distance of the anchor from the histogram of:\n\n" + accuracy_table(heats) + "\n")
@@ -516,19 +523,20 @@ were there, or, where these were too few, of the third that came nearest to it.
         out.append(f"""## On the GPU
 
 Whole calls from Python on {gpu['device']}: times are the device's, between two events around many calls on one stream, JAX's by the host's clock;
-the control that keeps a turn or drops it is a copy on the device. The gradient is of the storage of the logits; in bf16 a result is wrong above
+the control that keeps a turn or drops it is a copy on the device. A replayed CUDA graph is compared with ours. The gradient is of the storage of the logits; in bf16 a result is wrong above
 1e-4 and 2^-8, and counts as nearer to the oracle by more than a rounding of bf16, 2^-9.
 """)
         out.append(figures.bars(on_gpu, "gpu", " on the GPU"))
         out += map(heat_text, on_gpu)
-    out.append("""## The benchmarks
+    if any(recorded.values()):
+        out.append("""## The benchmarks
 
 `Gelem/s` counts elements of logits; `GB/s` counts the bytes a call must move (each input read once, each output written once); `of copy` is
 that rate by the quicker of an ordinary and a streaming copy of as many bytes on as many threads, measured in the same run. `spread` is the
 standard deviation of the repetitions by their mean; `threads:2` runs on a pool, `spawned` without one. `step %`: what js_divergence takes
 on as many rows, which is the step on [experts] between the two sweeps, by what the fused call takes.
 """)
-    for name in PROGRAMS:
+    for name in filter(recorded.get, PROGRAMS):
         out.append(f"### {name}\n\n" + benchmark_table(benchmarks[name]) + "\n")
     arguments.output.write_text("\n".join(text for text in out if text))
     everything = {"command": arguments.command.strip(), "machine": dict(r for r in rows if r[0] != "not here"), "race": race, "python": python, "gpu": gpu, "benchmarks": recorded}

@@ -16,7 +16,7 @@ usage: bash benchmarks/run.sh [--quick] [--with-python] [--output FILE] [--only 
                   NVIDIA GPU, PyTorch and JAX race on it too
   --output FILE   where to write the page; results.json and figures/ go beside it
                   (default: benchmarks/RESULTS.md; with --quick or --only: build/benchmarks/RESULTS.md)
-  --only PARTS    of race and programs, with commas (default: all)
+  --only PARTS    of race, gpu and programs, with commas (default: all); gpu, the race on a GPU, needs --with-python
   --seconds N     that a heat of the race may take, roughly (default: 20; with --quick: 1.5, from Python 3)
   --jobs N        so many compilers at a time (default: as many as there are processors)
   --help          this text
@@ -29,7 +29,7 @@ refuse() {
   exit 2
 }
 
-quick='' with_python='' output='' only=race,programs seconds='' jobs=$(nproc)
+quick='' with_python='' output='' only=race,gpu,programs seconds='' jobs=$(nproc)
 while (($#)); do
   case $1 in
     --help) usage; exit 0 ;;
@@ -51,11 +51,14 @@ done
 [[ -z $seconds || $seconds =~ ^[1-9][0-9]*$ ]] || refuse "--seconds must be a whole number of at least 1, but is '$seconds'"
 IFS=, read -r -a wanted <<<"$only"
 for part in "${wanted[@]}"; do
-  [[ $part == @(race|programs) ]] || refuse "--only knows race and programs, but not '$part'"
+  [[ $part == @(race|gpu|programs) ]] || refuse "--only knows race, gpu and programs, but not '$part'"
 done
 wants() { [[ ,$only, == *,$1,* ]]; }
+if [[ -z $with_python ]]; then   # without which nothing races on a GPU
+  [[ $only != gpu ]] || refuse "--only gpu needs --with-python"
+fi
 build=build/benchmarks
-[[ -n $output ]] || output=$([[ -n $quick || $only != race,programs ]] && echo $build/RESULTS.md || echo benchmarks/RESULTS.md)
+[[ -n $output ]] || output=$([[ -n $quick || $only != race,gpu,programs ]] && echo $build/RESULTS.md || echo benchmarks/RESULTS.md)
 
 me=benchmarks/run.sh
 . cmake/packages.sh
@@ -88,10 +91,13 @@ for packages in "${rivals[@]}"; do   # the race goes on without the ones that ca
 done
 
 has_gpu='' cuda=(-DSARA_CUDA=OFF)
-if [[ -n $with_python && ( -e /dev/nvidiactl || -e /dev/dxg ) ]]; then has_gpu=yes cuda=(-DSARA_CUDA=AUTO -DSARA_BENCHMARK_CUDA_ARCHITECTURES=native); fi
+if wants gpu && [[ -n $with_python && ( -e /dev/nvidiactl || -e /dev/dxg ) ]]; then has_gpu=yes cuda=(-DSARA_CUDA=AUTO -DSARA_BENCHMARK_CUDA_ARCHITECTURES=native); fi
 cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS= -DCMAKE_CXX_FLAGS_RELEASE=-O2 -DSARA_BUILD_TESTS=OFF \
   -DSARA_BUILD_EXAMPLES=OFF -DSARA_INSTALL=OFF "${cuda[@]}" -DCMAKE_CXX_COMPILER="$compiler"
-cmake --build $build --target benchmarks ${with_python:+sara_race_shared} --parallel "$jobs"
+targets=()
+if wants race || wants programs; then targets+=(benchmarks); fi
+if [[ -n $with_python ]]; then targets+=(sara_race_shared); fi
+cmake --build $build --target "${targets[@]}" --parallel "$jobs"
 on_gpu=()
 if [[ -n $has_gpu ]]; then
   if cmake --build $build --target sara_race_shared_cuda; then
@@ -102,7 +108,7 @@ if [[ -n $has_gpu ]]; then
 fi
 if [[ -n $with_python ]]; then
   python=$build/python/bin/python
-  [[ -x $python ]] || python3 -m venv $build/python
+  [[ -x $python ]] || python3 -m venv --system-site-packages $build/python   # what is here already is not fetched again
   [[ -z $has_gpu ]] || "$python" -m pip install -q 'jax[cuda13]' || echo "benchmarks/run.sh: without JAX on the GPU, whose packages could not be installed"
   while read -r requirement; do   # the race goes on without what cannot be had, and says so
     [[ $requirement == \#* ]] || "$python" -m pip install -q "$requirement" || echo "benchmarks/run.sh: without $requirement, which could not be installed"
@@ -125,9 +131,9 @@ record() {   # NAME command...
 if wants race; then
   record race $build/benchmarks/benchmark_race --json "$parts/race.json" ${quick:+--quick} ${seconds:+--seconds "$seconds"}
   [[ -z $with_python ]] || record python "$python" benchmarks/race/python.py --shared $build/benchmarks/libsara_race_shared.so --json "$parts/python.json" ${quick:+--quick} ${seconds:+--seconds "$seconds"}
-  if [[ -n $has_gpu ]]; then
-    record gpu "$python" benchmarks/race/python.py --device cuda --shared $build/benchmarks/libsara_race_shared.so "${on_gpu[@]}" --json "$parts/gpu.json" ${quick:+--quick} ${seconds:+--seconds "$seconds"}
-  fi
+fi
+if [[ -n $has_gpu ]]; then
+  record gpu "$python" benchmarks/race/python.py --device cuda --shared $build/benchmarks/libsara_race_shared.so "${on_gpu[@]}" --json "$parts/gpu.json" ${quick:+--quick} ${seconds:+--seconds "$seconds"}
 fi
 
 if wants programs; then

@@ -89,8 +89,8 @@ def main():
                 return 77
             race.start(shared[1:])
             race.loss_on_device(48, 16, 512, 128, "fp32")
-            # Qwen3-30B-A3B's routers, Phi-3.5-MoE's, DeepSeek-V3's, Kimi-K2's.
-            for shape in ((48, 16, 512, 128), (32, 8, 1024, 16), (58, 4, 1024, 256), (60, 4, 1024, 384))[: 1 if arguments.quick else 4]:
+            # Qwen3-30B-A3B's routers, Phi-3.5-MoE's, DeepSeek-V3's, Kimi-K2's, Qwen1.5-MoE's.
+            for shape in ((48, 16, 512, 128), (32, 8, 1024, 16), (58, 4, 1024, 256), (60, 4, 1024, 384), (24, 8, 1024, 60))[: 1 if arguments.quick else 5]:
                 race.loss_on_device(*shape, "bf16")
     with open(arguments.json, "w") as file:
         json.dump(race.record, file, indent=1)

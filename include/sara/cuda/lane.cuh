@@ -128,6 +128,19 @@ template <class T> inline constexpr int packet_width = 16 / static_cast<int>(siz
 template <class T> SARA_INLINE packet load_packet(const T* from) { return *static_cast<const packet*>(static_cast<const void*>(from)); }
 template <class T> SARA_INLINE void store_packet(T* to, const packet& p) { *static_cast<packet*>(static_cast<void*>(to)) = p; }
 
+// The same of half of it, the first or the second.
+struct alignas(8) [[gnu::may_alias]] half_packet {
+  std::uint32_t word[2];
+};
+template <class T> SARA_INLINE void load_half(packet& to, int half, const T* from) {
+  const half_packet h = *static_cast<const half_packet*>(static_cast<const void*>(from));
+  to.word[2 * half] = h.word[0];
+  to.word[2 * half + 1] = h.word[1];
+}
+template <class T> SARA_INLINE void store_half(T* to, const packet& p, int half) {
+  *static_cast<half_packet*>(static_cast<void*>(to)) = {{p.word[2 * half], p.word[2 * half + 1]}};
+}
+
 // One fp16 number from its bits and back; the device has an instruction for each, with the results of core/types.hpp (NaN apart, which
 // loses its payload).
 SARA_INLINE float widen_fp16(std::uint16_t bits) {

@@ -93,6 +93,19 @@ inline bool is_of_earlier_work(cudaError_t code) {
 #endif
 }
 
+// In a kernel of launch_behind, before it reads: the kernel before it has ended, and what that wrote is seen.
+__device__ __forceinline__ void wait_for_kernel_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// In the kernel before it: from here on it may come, and wait.
+__device__ __forceinline__ void let_kernel_behind_come() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 // One call of the library: its name, its stream, and the stream's device as the current one until the call ends. A stream that captures a
 // graph cannot be asked for its device: that must then be the current one, or the first launch fails.
 class device_call {
@@ -125,22 +138,42 @@ class device_call {
   // shared memory is told so before.
   template <class... Parameters, class... Arguments>
   void launch(void (*kernel)(Parameters...), index_t blocks, int threads, std::size_t shared_bytes, const Arguments&... args) const {
-    if (blocks <= 0) return;
-    if (blocks > most_blocks) fail(function_, sentence("the batch needs ") << blocks << " blocks, more than CUDA launches at once");
     if (shared_bytes > 48 * 1024)
       check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
             "asking for shared memory");
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(static_cast<unsigned>(blocks));
-    config.blockDim = dim3(static_cast<unsigned>(threads));
-    config.dynamicSmemBytes = shared_bytes;
-    config.stream = stream_;
-    check(cudaLaunchKernelEx(&config, kernel, args...), "launching a kernel");
+    launch_with(nullptr, kernel, blocks, threads, shared_bytes, args...);
+  }
+
+  // The same behind a kernel of this call, for a kernel that begins with wait_for_kernel_before(): where the code has that instruction, the
+  // kernel is launched while the one before it runs, and its blocks come as soon as there is room for them.
+  template <class... Parameters, class... Arguments>
+  void launch_behind(void (*kernel)(Parameters...), index_t blocks, int threads, const Arguments&... args) const {
+    cudaFuncAttributes code{};
+    check(cudaFuncGetAttributes(&code, kernel), "asking for a kernel's code");   // the device may run that of an older one
+    cudaLaunchAttribute early{};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    launch_with(code.ptxVersion >= 90 ? &early : nullptr, kernel, blocks, threads, 0, args...);
   }
 
   static constexpr index_t most_blocks = 2147483647;
 
  private:
+  template <class... Parameters, class... Arguments>
+  void launch_with(cudaLaunchAttribute* attribute, void (*kernel)(Parameters...), index_t blocks, int threads, std::size_t shared_bytes,
+                   const Arguments&... args) const {
+    if (blocks <= 0) return;
+    if (blocks > most_blocks) fail(function_, sentence("the batch needs ") << blocks << " blocks, more than CUDA launches at once");
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(blocks));
+    config.blockDim = dim3(static_cast<unsigned>(threads));
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream_;
+    config.attrs = attribute;
+    config.numAttrs = attribute ? 1 : 0;
+    check(cudaLaunchKernelEx(&config, kernel, args...), "launching a kernel");
+  }
+
   const char* function_;
   cudaStream_t stream_;
   cudaStreamCaptureStatus capture_ = cudaStreamCaptureStatusNone;

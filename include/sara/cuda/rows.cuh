@@ -1,8 +1,8 @@
 // Rows of logits in registers: how a group of lanes shares a row, reads and writes it, and takes its exponentials.
 //
 // A warp is cut into groups of 1, 2, 4, ... 32 lanes, each with a row of its own. A lane holds `per_lane` values of the row, in
-// chunks of `width`, 16 bytes of storage: read and written as one where rows are aligned, else value by value. Who holds what does
-// not depend on it, nor do the bits of a result.
+// chunks of `width`, 16 bytes of storage: read and written as one where rows are aligned so, in two halves where they are to 8 bytes, else
+// value by value. Who holds what does not depend on it, nor do the bits of a result.
 //
 //   value i of chunk c of lane j is that of expert  (c lanes + j) width + i
 //
@@ -25,10 +25,9 @@ inline constexpr int block_threads = 256, block_warps = block_threads / warp_lan
 
 inline constexpr index_t most_columns_in_registers = 1024;
 
-// `lanes` of a group: 0 where the kernel is told when it runs.
-template <int per_lane_, int lanes_, bool aligned_> struct row_form {
-  static constexpr int per_lane = per_lane_, lanes = lanes_;
-  static constexpr bool aligned = aligned_;
+// `lanes` of a group: 0 where the kernel is told when it runs. `access`: bytes of storage read at once, 16 or 8, or 0 for one value.
+template <int per_lane_, int lanes_, int access_> struct row_form {
+  static constexpr int per_lane = per_lane_, lanes = lanes_, access = access_;
   template <class T> static constexpr int width = packet_width<T>;
   static constexpr int rows_in_flight = per_lane < 16 ? 16 / per_lane : 1;   // of a group, while as many others are computed with
   template <class T>
@@ -42,29 +41,42 @@ inline int lanes_for(index_t columns) {
   return lanes;
 }
 
-// Calls run(form) with the form for so many columns. `aligned`: every row of every array begins at a multiple of 16 bytes.
-template <class T, class Run> void with_row_form(index_t columns, bool aligned, const Run& run) {
-  if (aligned && columns % packet_width<T> == 0) {
-    if (columns <= 64) return run(row_form<8, 0, true>{});
-    if (columns <= 128) return run(row_form<8, 16, true>{});
-    if (columns <= 256) return run(row_form<8, 32, true>{});
-    if (columns <= 512) return run(row_form<16, 32, true>{});
-    return run(row_form<32, 32, true>{});
+// Calls run(form) with the form for so many columns, of arrays with that common_alignment.
+template <class T, class Run> void with_row_form(index_t columns, int alignment, const Run& run) {
+  if (alignment >= 16 && columns % packet_width<T> == 0) {
+    if (columns <= 64) return run(row_form<8, 0, 16>{});
+    if (columns <= 128) return run(row_form<8, 16, 16>{});
+    if (columns <= 256) return run(row_form<8, 32, 16>{});
+    if (columns <= 512) return run(row_form<16, 32, 16>{});
+    return run(row_form<32, 32, 16>{});
   }
-  if (columns <= 256) return run(row_form<8, 0, false>{});
-  if (columns <= 512) return run(row_form<16, 32, false>{});
-  run(row_form<32, 32, false>{});
+  if constexpr (sizeof(T) == 2) {   // 60 experts
+    if (alignment >= 8 && columns % (packet_width<T> / 2) == 0 && columns <= 256) return run(row_form<8, 0, 8>{});
+  }
+  if (columns <= 256) return run(row_form<8, 0, 0>{});
+  if (columns <= 512) return run(row_form<16, 32, 0>{});
+  run(row_form<32, 32, 0>{});
 }
 
-// Are all rows of a matrix 16-byte aligned?
-template <class T> bool rows_are_aligned(const matrix_view<T>& m) {
-  const index_t stride_bytes = m.row_stride() * static_cast<index_t>(sizeof(T));
-  return reinterpret_cast<std::uintptr_t>(m.data()) % 16 == 0 && (m.rows() <= 1 || stride_bytes % 16 == 0);
+// Do all rows of a matrix begin at multiples of so many bytes?
+template <class T> bool rows_are_aligned(const matrix_view<T>& m, std::uintptr_t bytes) {
+  const auto stride_bytes = static_cast<std::uintptr_t>(m.row_stride()) * sizeof(T);
+  return reinterpret_cast<std::uintptr_t>(m.data()) % bytes == 0 && (m.rows() <= 1 || stride_bytes % bytes == 0);
 }
-template <class T> bool rows_are_aligned(const layers_view<T>& v) {
+template <class T> bool rows_are_aligned(const layers_view<T>& v, std::uintptr_t bytes) {
   for (index_t l = 0; l < v.layers(); ++l)
-    if (!rows_are_aligned(v[l])) return false;
+    if (!rows_are_aligned(v[l], bytes)) return false;
   return true;
+}
+
+// The bytes of rows of T that may be read at once, as these arrays lie whose rows go with them: 16, 8, or 0 for one value. Of wider values at
+// most 16 bytes are.
+template <class T, class... Views> int common_alignment(const Views&... rows) {
+  if ((rows_are_aligned(rows, 16) && ...)) return 16;
+  const auto by_halves = []<template <class> class View, class G>(const View<G>& v) {
+    return rows_are_aligned(v, std::min<std::size_t>(16, 8 / sizeof(T) * sizeof(G)));
+  };
+  return (by_halves(rows) && ...) ? 8 : 0;
 }
 
 // ---- a thread's place
@@ -149,8 +161,11 @@ template <class T, class Form> class row_storage {
       const int e = column(g, c);
       held_[c] = beyond;
       if (!is_read || e >= static_cast<int>(columns)) continue;
-      if constexpr (Form::aligned) {
+      if constexpr (Form::access == 16) {
         held_[c] = load_packet(row + e);
+      } else if constexpr (Form::access == 8) {
+        load_half(held_[c], 0, row + e);
+        if (e + width / 2 < static_cast<int>(columns)) load_half(held_[c], 1, row + e + width / 2);
       } else {
 #pragma unroll
         for (int i = 0; i < width; ++i)
@@ -161,7 +176,7 @@ template <class T, class Form> class row_storage {
   __device__ __forceinline__ void values(A (&to)[Form::per_lane]) const {
 #pragma unroll
     for (int c = 0; c < chunks; ++c) {
-      if constexpr (Form::aligned) {
+      if constexpr (Form::access != 0) {
         A these[width];
         widen<T>(held_[c], these);
 #pragma unroll
@@ -177,12 +192,12 @@ template <class T, class Form> class row_storage {
   struct separate {
     T value[width];
   };
-  using chunk = std::conditional_t<Form::aligned, packet, separate>;
+  using chunk = std::conditional_t<Form::access != 0, packet, separate>;
 
   // A constant, by the host's conversion, which the compiler computes; the device's is an instruction.
   __device__ __forceinline__ static chunk repeated(A x) {
     chunk all;
-    if constexpr (!Form::aligned) {
+    if constexpr (Form::access == 0) {
 #pragma unroll
       for (int i = 0; i < width; ++i) store_value(all.value[i], x);
     } else if constexpr (storage_trait<T>::format == storage_format::native) {
@@ -218,11 +233,20 @@ __device__ __forceinline__ void load_row(arithmetic_t<G> (&to)[Form::per_lane], 
 #pragma unroll
   for (int i = 0; i < Form::per_lane; ++i) to[i] = beyond;
   for_each_chunk<T, Form>(columns, g, [&](int e, int at) {
-    if constexpr (Form::aligned && step <= width) {
+    if constexpr (Form::access != 0 && step <= width) {
+      constexpr bool halves = Form::access == 8 && step == width;
 #pragma unroll
       for (int i = 0; i < width; i += step) {
+        if (Form::access == 8 && e + i >= static_cast<int>(columns)) break;
         arithmetic_t<G> these[step];
-        widen<G>(load_packet(row + e + i), these);
+        packet p{};
+        if constexpr (halves) {
+          load_half(p, 0, row + e);
+          if (e + step / 2 < static_cast<int>(columns)) load_half(p, 1, row + e + step / 2);
+        } else {
+          p = load_packet(row + e + i);
+        }
+        widen<G>(p, these);
 #pragma unroll
         for (int j = 0; j < step; ++j) to[at + i + j] = these[j];
       }
@@ -240,13 +264,20 @@ __device__ __forceinline__ void store_row(const arithmetic_t<G> (&values)[Form::
                                           const row_group<Form::lanes>& g) {
   constexpr int width = Form::template width<T>, step = packet_width<G>;
   for_each_chunk<T, Form>(columns, g, [&](int e, int at) {
-    if constexpr (Form::aligned && step <= width) {
+    if constexpr (Form::access != 0 && step <= width) {
 #pragma unroll
       for (int i = 0; i < width; i += step) {
+        if (Form::access == 8 && e + i >= static_cast<int>(columns)) break;
         arithmetic_t<G> these[step];
 #pragma unroll
         for (int j = 0; j < step; ++j) these[j] = values[at + i + j];
-        store_packet(row + e + i, narrow<G>(these));
+        const packet p = narrow<G>(these);
+        if constexpr (Form::access == 8 && step == width) {
+          store_half(row + e, p, 0);
+          if (e + step / 2 < static_cast<int>(columns)) store_half(row + e + step / 2, p, 1);
+        } else {
+          store_packet(row + e + i, p);
+        }
       }
     } else {
 #pragma unroll

@@ -17,11 +17,12 @@ template <class T> struct tile_sweeps {
   const A* token_weights;   // [tokens] or null
   index_t layers, tokens, columns;
   int log2_tile_rows;
-  int lanes;            // that share a row
-  index_t tiles;        // of a layer
-  bool has_slots;       // of tiles; otherwise only one of each unit, for its slopes
-  A* slots;             // [layers, slots_of_layer, columns]
-  unsigned* arrivals;   // [layers, sequences], then one for all blocks
+  int lanes;             // that share a row
+  index_t tiles;         // of a layer
+  bool differentiates;   // in a second sweep
+  bool has_slots;        // of tiles; otherwise only one of each unit, for its slopes
+  A* slots;              // [layers, slots_of_layer, columns]
+  unsigned* arrivals;    // [layers, sequences], then one for all blocks
 
   __host__ __device__ index_t units() const { return layers * sequences.count; }
   __host__ __device__ index_t slots_of_layer() const { return (has_slots ? tiles : 0) + sequences.count; }
@@ -171,8 +172,22 @@ template <class Form> struct rows_in_registers {
 #pragma unroll
         for (int i = 1; i < per_lane; ++i) mean[r] += z[r][i] * slope[i];
       }
+      A share[n], left[n] = {};
 #pragma unroll
-      for (int r = 0; r < n; ++r) mean[r] = g.sum(mean[r]);
+      for (int r = 0; r < n; ++r) {
+        share[r] = inverse(of_rows[r].sum);
+        mean[r] = g.sum(mean[r]) * share[r];
+      }
+      // What rounding has left of the mean, which the entry of a large probability would show; logits of 16 bits are rounded more than that.
+      if constexpr (sizeof(T) > 2) {
+#pragma unroll
+        for (int r = 0; r < n; ++r) {
+#pragma unroll
+          for (int i = 0; i < per_lane; ++i) left[r] += z[r][i] * (slope[i] - mean[r]);
+        }
+#pragma unroll
+        for (int r = 0; r < n; ++r) left[r] = g.sum(left[r]) * share[r];
+      }
 #pragma unroll
       for (int r = 0; r < n; ++r) {
         G* const row = next;
@@ -183,10 +198,9 @@ template <class Form> struct rows_in_registers {
           store_row<T, Form>(none, row, sweep.columns, g);
           continue;
         }
-        const A share = inverse(of_rows[r].sum), factor = weight[r] * of_weight * times * share;
-        mean[r] *= share;
+        const A factor = weight[r] * of_weight * times * share[r];
 #pragma unroll
-        for (int j = 0; j < per_lane; ++j) z[r][j] = z[r][j] * factor * (slope[j] - mean[r]);
+        for (int j = 0; j < per_lane; ++j) z[r][j] = z[r][j] * factor * ((slope[j] - mean[r]) - left[r]);
         if (adds) {
           A before[per_lane];
           load_row<T, Form>(before, row, sweep.columns, g, A(0));

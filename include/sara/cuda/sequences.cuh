@@ -182,6 +182,7 @@ inline constexpr index_t cleared_at_once = 16 * block_threads;
 // Block 0: begin and end of every sequence and, unless token weights are to be summed, masses and weights. The others clear counters.
 template <class A, class Weigh>
 __global__ void __launch_bounds__(block_threads) plan_sequences(const __grid_constant__ sequence_planning<A, Weigh> p) {
+  let_kernel_behind_come();
   const index_t thread = static_cast<index_t>(threadIdx.x);
   for (index_t at = static_cast<index_t>(blockIdx.x) * cleared_at_once; at < (static_cast<index_t>(blockIdx.x) + 1) * cleared_at_once;
        at += block_threads)
@@ -218,6 +219,8 @@ __global__ void __launch_bounds__(block_threads) plan_sequences(const __grid_con
 // Token masses and weights of the sequences, `lanes` threads each (a warp or a block).
 template <class A, class Weigh>
 __global__ void __launch_bounds__(block_threads) sum_token_weights(const __grid_constant__ sequence_planning<A, Weigh> p, int lanes) {
+  wait_for_kernel_before();
+  let_kernel_behind_come();
   const int thread = static_cast<int>(threadIdx.x);
   const index_t count = p.sequences.sequences(), s = static_cast<index_t>(blockIdx.x) * (block_threads / lanes) + thread / lanes;
   double mass = 0;
@@ -254,7 +257,7 @@ template <class A, class Weigh> void plan(const device_call& call, const sequenc
   call.launch(plan_sequences<A, Weigh>, std::max<index_t>(clearing, 1), block_threads, 0, p);
   if (!p.sums_weights()) return;
   const int lanes = p.tokens > count * block_threads ? block_threads : warp_lanes, at_once = block_threads / lanes;
-  call.launch(sum_token_weights<A, Weigh>, std::max<index_t>((count + at_once - 1) / at_once, 1), block_threads, 0, p, lanes);
+  call.launch_behind(sum_token_weights<A, Weigh>, std::max<index_t>((count + at_once - 1) / at_once, 1), block_threads, p, lanes);
 }
 
 inline device_sequences sequences_of(const sequences_view& v, index_t tokens, const device_sequence* plan) {

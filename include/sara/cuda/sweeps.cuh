@@ -41,8 +41,15 @@ template <class T> struct unit_sums {
 
   // The weighted sum of expert e.
   __device__ double operator()(index_t e) const {
+    constexpr int at_once = 16;   // on their way
     double sum = 0;
-    for (index_t i = 0; i < slots; ++i) sum += static_cast<double>(first[i * sweep.columns + e]);
+    for (index_t begin = 0; begin < slots; begin += at_once) {
+      arithmetic_t<T> some[at_once];
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) some[i] = begin + i < slots ? first[(begin + i) * sweep.columns + e] : 0;
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) sum += static_cast<double>(some[i]);
+    }
     if (sweep.columns == 1) return sequence.mass + (sum - sum);   // one expert takes all, exactly, or NaN
     return sum / sequence.weight_scale;
   }
@@ -51,7 +58,7 @@ template <class T> struct unit_sums {
 // Step: bool has_weight(layer, sequence)                    no: neither sweep reads the unit, its gradient is 0 (overwrite) or left alone
 //       void without_weight(layer, sequence)                called in its stead, by a warp
 //       void operator()(layer, sequence, sums, A* slopes)   by a block: from the weighted sums, sums(e), to slopes [columns]
-//       void finish()                                       by a block, after all others
+//       void finish()                                       by a block, after all others: of the second sweep, if there is one
 //       double coefficient(layer, sequence)                 of the gradient
 //       bool has_gradient()                                 no: all of the gradient is 0 (overwrite) or left alone
 //       const A* slopes(layer, sequence, sweep)             [columns]
@@ -91,15 +98,17 @@ template <class T, class Step> __device__ __noinline__ void settle(const tile_sw
     step(l, s, unit_sums<T>{sweep, sequence, sweep.slot(l, first, s), slots}, sweep.slopes(l, s));
 }
 
-// By a block that has done its part of a kernel: the end, if it was the last.
+// By a block that has done its part of a kernel: the end, if it was the last and no second sweep follows.
 template <class T, class Step> __device__ __noinline__ void finish(const tile_sweeps<T>& sweep, const Step& step) {
-  if (arrives_last(sweep.all_blocks(), gridDim.x)) step.finish();
+  if (!sweep.differentiates && arrives_last(sweep.all_blocks(), gridDim.x)) step.finish();
 }
 
 // The first sweep and the step.
 template <class Rows, class T, class Step>
 __global__ void __launch_bounds__(block_threads, Rows::template blocks_a_multiprocessor<T>())
     sum_softmax(const __grid_constant__ tile_sweeps<T> sweep, const __grid_constant__ Step step) {
+  wait_for_kernel_before();
+  let_kernel_behind_come();
   const index_t blocks = sweep.layers * sweep.tiles;
   if (static_cast<index_t>(blockIdx.x) < blocks) {
     const tile_place at(sweep, blockIdx.x);
@@ -121,6 +130,8 @@ __global__ void __launch_bounds__(block_threads, Rows::template blocks_a_multipr
 template <class T, class Step>
 __global__ void __launch_bounds__(block_threads)
     settle_units(const __grid_constant__ tile_sweeps<T> sweep, const __grid_constant__ Step step, index_t blocks) {
+  wait_for_kernel_before();
+  let_kernel_behind_come();
   if (static_cast<index_t>(blockIdx.x) < blocks) {
     for (index_t unit = static_cast<index_t>(blockIdx.x); unit < sweep.units(); unit += blocks) {
       const index_t l = unit / sweep.sequences.count, s = unit % sweep.sequences.count;
@@ -132,11 +143,13 @@ __global__ void __launch_bounds__(block_threads)
   finish(sweep, step);
 }
 
-// The second sweep.
+// The second sweep; its first block finishes the step while the others work.
 template <class Rows, class T, class G, class Step>
 __global__ void __launch_bounds__(block_threads, Rows::template blocks_a_multiprocessor<T>())
     differentiate_softmax(const __grid_constant__ tile_sweeps<T> sweep, const __grid_constant__ device_layers<G> gradient, bool adds,
                           const __grid_constant__ Step step) {
+  wait_for_kernel_before();
+  if (blockIdx.x == 0) return step.finish();
   const tile_place at(sweep, gridDim.x - 1 - blockIdx.x);
   const device_matrix<G> matrix = gradient.layer(at.layer);
   index_t reached = at.begin;   // by sequences, or cleared
@@ -157,29 +170,29 @@ __global__ void __launch_bounds__(block_threads, Rows::template blocks_a_multipr
 }
 
 // Enqueues the sweeps of a call.
-template <class T, class Step> void sum_and_settle(const device_call& call, const tile_sweeps<T>& sweep, bool aligned, const Step& step) {
+template <class T, class Step> void sum_and_settle(const device_call& call, const tile_sweeps<T>& sweep, int alignment, const Step& step) {
   const index_t settling = std::clamp<index_t>(sweep.units() / (16 * block_warps), 1, 256);
   if (!sweep.has_slots) {
     const index_t blocks = std::min<index_t>(sweep.units(), index_t(1) << 20);
-    return call.launch(settle_units<T, Step>, blocks + settling, block_threads, 0, sweep, step, blocks);
+    return call.launch_behind(settle_units<T, Step>, blocks + settling, block_threads, sweep, step, blocks);
   }
   const index_t blocks = sweep.layers * sweep.tiles + settling;
   if (sweep.columns > most_columns_in_registers)
-    return call.launch(sum_softmax<rows_from_memory, T, Step>, blocks, block_threads, 0, sweep, step);
-  with_row_form<T>(sweep.columns, aligned, [&](auto form) {
-    call.launch(sum_softmax<rows_in_registers<decltype(form)>, T, Step>, blocks, block_threads, 0, sweep, step);
+    return call.launch_behind(sum_softmax<rows_from_memory, T, Step>, blocks, block_threads, sweep, step);
+  with_row_form<T>(sweep.columns, alignment, [&](auto form) {
+    call.launch_behind(sum_softmax<rows_in_registers<decltype(form)>, T, Step>, blocks, block_threads, sweep, step);
   });
 }
 
 template <class T, class G, class Step>
-void differentiate(const device_call& call, const tile_sweeps<T>& sweep, bool aligned, const device_layers<G>& gradient, bool adds,
+void differentiate(const device_call& call, const tile_sweeps<T>& sweep, int alignment, const device_layers<G>& gradient, bool adds,
                    const Step& step) {
-  const index_t blocks = sweep.layers * sweep.tiles;
+  const index_t blocks = 1 + sweep.layers * sweep.tiles;
   if (sweep.columns > most_columns_in_registers)
-    return call.launch(differentiate_softmax<rows_from_memory, T, G, Step>, blocks, block_threads, 0, sweep, gradient, adds, step);
-  with_row_form<T>(sweep.columns, aligned, [&](auto form) {
-    call.launch(differentiate_softmax<rows_in_registers<decltype(form)>, T, G, Step>, blocks, block_threads, 0, sweep, gradient, adds,
-                step);
+    return call.launch_behind(differentiate_softmax<rows_from_memory, T, G, Step>, blocks, block_threads, sweep, gradient, adds, step);
+  with_row_form<T>(sweep.columns, alignment, [&](auto form) {
+    call.launch_behind(differentiate_softmax<rows_in_registers<decltype(form)>, T, G, Step>, blocks, block_threads, sweep, gradient, adds,
+                       step);
   });
 }
 

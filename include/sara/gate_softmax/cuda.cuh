@@ -81,7 +81,7 @@ void gate_softmax_into(const cuda_executor& exec, const gate_softmax_inputs<T>& 
   check_memory(call, [&](const auto& places) { place_gate_softmax(places, in, out); });
   if (experts > most_columns_in_registers)
     return call.launch(gate_softmax_from_memory<T, P>, (tokens + block_warps - 1) / block_warps, block_threads, 0, in, out);
-  with_row_form<T>(experts, rows_are_aligned(in.logits) && rows_are_aligned(out.probs), [&](auto form) {
+  with_row_form<T>(experts, common_alignment<T>(in.logits, out.probs), [&](auto form) {
     using Form = decltype(form);
     const int lanes = lanes_for(experts), at_once = block_threads / lanes * softmax_rows_in_flight<arithmetic_t<T>, Form, 1>;
     call.launch(gate_softmax_in_registers<T, P, Form>, (tokens + at_once - 1) / at_once, block_threads, 0, in, out, lanes);
@@ -173,8 +173,7 @@ void gate_softmax_backward_into(const cuda_executor& exec, const gate_softmax_ba
   if (experts > most_columns_in_registers)
     return call.launch(gate_softmax_backward_from_memory<P, G>, (tokens + block_warps - 1) / block_warps, block_threads, 0, in, out,
                        options);
-  const bool aligned = rows_are_aligned(in.probs) && rows_are_aligned(in.grad_probs) && rows_are_aligned(out.grad_logits);
-  with_row_form<P>(experts, aligned, [&](auto form) {
+  with_row_form<P>(experts, common_alignment<P>(in.probs, in.grad_probs, out.grad_logits), [&](auto form) {
     using Form = decltype(form);
     const int lanes = lanes_for(experts), at_once = block_threads / lanes * softmax_rows_in_flight<arithmetic_t<P>, Form, 2>;
     call.launch(gate_softmax_backward_in_registers<P, G, Form>, (tokens + at_once - 1) / at_once, block_threads, 0, in, out, options,

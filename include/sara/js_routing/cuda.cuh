@@ -121,11 +121,12 @@ template <class T, class G> struct js_routing_on_device {
   tile_sweeps<T> sweep{};
   js_routing_device_step<A> step{};
   device_layers<G> gradient;
+  bool wants_gradient;
   layer_tables tables;
 
   js_routing_on_device(carver& memory, const js_routing_inputs<T>& in, const js_routing_outputs<T, G>& out,
                        const js_routing_options& options)
-      : tables(memory) {
+      : wants_gradient(out.grad_logits.given() && !(options.mode == gradient_mode::accumulate && options.scale == 0)), tables(memory) {
     const index_t layers = in.logits.layers(), tokens = in.logits.rows(), columns = in.logits.columns(),
                   sequences = in.sequences.sequences();
     loss = memory.take<A>(1);
@@ -144,6 +145,7 @@ template <class T, class G> struct js_routing_on_device {
              cut.log2_rows,
              lanes_for(columns),
              cut.count,
+             wants_gradient,
              !in.histograms.given(),
              nullptr,
              counters + 1};
@@ -177,7 +179,6 @@ template <class T, class G> struct js_routing_on_device {
 
   void run(const device_call& call, const js_routing_inputs<T>& in, const js_routing_outputs<T, G>& out,
            const js_routing_options& options) const {
-    const bool adds = options.mode == gradient_mode::accumulate, wants_gradient = out.grad_logits.given() && !(adds && options.scale == 0);
     tables.write(call, in.logits, sweep.logits);
     tables.write(call, in.anchors, step.anchors);
     tables.write(call, in.histograms, step.saved);
@@ -185,8 +186,10 @@ template <class T, class G> struct js_routing_on_device {
     if (wants_gradient) tables.write(call, out.grad_logits, gradient);
     plan(call, planning);
     if (step.loss || out.divergence.given() || out.histograms.given() || wants_gradient)
-      sum_and_settle(call, sweep, rows_are_aligned(in.logits), step);
-    if (wants_gradient) differentiate(call, sweep, rows_are_aligned(in.logits) && rows_are_aligned(out.grad_logits), gradient, adds, step);
+      sum_and_settle(call, sweep, common_alignment<T>(in.logits), step);
+    if (wants_gradient)
+      differentiate(call, sweep, common_alignment<T>(in.logits, out.grad_logits), gradient, options.mode == gradient_mode::accumulate,
+                    step);
   }
 };
 

@@ -74,6 +74,7 @@ template <class T> struct routing_histogram_on_device {
              cut.log2_rows,
              lanes_for(columns),
              cut.count,
+             !sums,
              sums,
              nullptr,
              planning.counters + 1};
@@ -124,12 +125,14 @@ void routing_histogram_into(const cuda_executor& exec, const routing_histogram_i
   const device_scratch memory(call, exec, routing_histogram_workspace_bytes(in, out));
   carver carve = memory.carve();
   const routing_histogram_forward<T> mine(carve, in, out);
+  const bool wants_sums = out.histograms.given() || out.sums.given();
+  if (wants_sums) {
+    mine.tables.write(call, in.logits, mine.sweep.logits);
+    mine.tables.write(call, out.histograms, mine.step.histograms);
+    mine.tables.write(call, out.sums, mine.step.sums);
+  }
   plan(call, mine.planning);
-  if (!out.histograms.given() && !out.sums.given()) return;
-  mine.tables.write(call, in.logits, mine.sweep.logits);
-  mine.tables.write(call, out.histograms, mine.step.histograms);
-  mine.tables.write(call, out.sums, mine.step.sums);
-  sum_and_settle(call, mine.sweep, rows_are_aligned(in.logits), mine.step);
+  if (wants_sums) sum_and_settle(call, mine.sweep, common_alignment<T>(in.logits), mine.step);
 }
 
 // Bytes that the executor's workspace must have for routing_histogram_backward_into; from shapes alone.
@@ -161,8 +164,7 @@ void routing_histogram_backward_into(const cuda_executor& exec, const routing_hi
   mine.tables.write(call, in.grad_histograms, mine.step.grad_histograms);
   mine.tables.write(call, out.grad_logits, mine.gradient);
   plan(call, mine.planning);
-  differentiate(call, mine.sweep, rows_are_aligned(in.logits) && rows_are_aligned(out.grad_logits) && rows_are_aligned(in.grad_histograms),
-                mine.gradient, adds, mine.step);
+  differentiate(call, mine.sweep, common_alignment<T>(in.logits, out.grad_logits, in.grad_histograms), mine.gradient, adds, mine.step);
 }
 
 }   // namespace SARA_CUDA_ABI

@@ -40,7 +40,7 @@ __device__ __forceinline__ arithmetic_t<T> exponentials_of_lane(const T* row, in
   using A = arithmetic_t<T>;
   A sum = 0;
   for (int first = 0; first < columns; first += 8 * g.lanes()) {
-    row_storage<T, row_form<8, 0, aligned>> held;
+    row_storage<T, row_form<8, 0, aligned ? 16 : 0>> held;
     A z[8], part = 0;
     held.load(row + first, columns - first, g, true);
     held.values(z);
@@ -162,7 +162,7 @@ void top_k_into(const cuda_executor& exec, const top_k_inputs<T, V>& in, const t
   const index_t at_once = block_threads / given.lanes;
   const auto launch = [&](auto best) {
     const index_t blocks = (tokens + at_once - 1) / at_once;
-    if (rows_are_aligned(in.scores) && experts % packet_width<T> == 0)
+    if (rows_are_aligned(in.scores, 16) && experts % packet_width<T> == 0)
       call.launch(top_k_by_lists<T, V, I, decltype(best)::value, true>, blocks, block_threads, 0, given);
     else
       call.launch(top_k_by_lists<T, V, I, decltype(best)::value, false>, blocks, block_threads, 0, given);
@@ -244,7 +244,7 @@ void top_k_backward_into(const cuda_executor& exec, const top_k_backward_inputs<
   int lanes = 1;
   while (lanes < warp_lanes && lanes * packet_width<G> < experts) lanes *= 2;
   const index_t at_once = block_threads / lanes;
-  const bool aligned = rows_are_aligned(out.grad_values) && experts % packet_width<G> == 0;
+  const bool aligned = rows_are_aligned(out.grad_values, 16) && experts % packet_width<G> == 0;
   const device_call call(function, exec.stream());
   check_memory(call, [&](const auto& places) { place_top_k_backward(places, in, out); });
   call.launch(top_k_backward_rows<V, I, G>, (tokens + at_once - 1) / at_once, block_threads, 0, in, out, options, lanes, aligned);

@@ -37,7 +37,7 @@ __device__ __forceinline__ math::wide_key exchanged(const math::wide_key& key, i
 // n scores of a row, as a lane reads them: in chunks of 16 bytes where rows are aligned, else one by one.
 template <class T, int n, bool aligned> class lane_scores {
  public:
-  using form = row_form<n, 0, aligned>;
+  using form = row_form<n, 0, aligned ? 16 : 0>;
   using group = row_group<0>;
   using key = list_key<T>;
   static constexpr bool may_doubt = false;   // whether keys are right

@@ -1,4 +1,5 @@
-# -DPTX=FILE: its kernels read and write rows 16 bytes at a time, and nothing byte by byte but the one flag that they read.
+# -DPTX=FILE: its kernels read and write rows 16 or 8 bytes at a time, and nothing byte by byte but the one flag that they read, twice; the one that
+# is launched while another runs waits for it.
 file(READ ${PTX} text)
 function(expect what relation count pattern)
   string(REGEX MATCHALL "${pattern}" found "${text}")
@@ -7,8 +8,12 @@ function(expect what relation count pattern)
     message(FATAL_ERROR "${PTX}: expected the number of ${what} to be ${relation} ${count}, found ${found}")
   endif()
 endfunction()
-expect("kernels" EQUAL 2 "[.]entry ")
+expect("kernels" EQUAL 3 "[.]entry ")
+expect("waits for the kernel before" EQUAL 1 "griddepcontrol[.]wait")
 expect("loads of 16 bytes" GREATER_EQUAL 12 "ld([.]global)?([.]nc)?[.]v4[.][bfu]32")
 expect("stores of 16 bytes" GREATER_EQUAL 8 "st([.]global)?[.]v4[.][bfu]32")
-expect("loads of a byte" LESS_EQUAL 1 "ld([.]global)?([.]nc)?[.][bsu]8")
+expect("loads of 8 bytes" GREATER_EQUAL 2 "ld([.]global)?([.]nc)?[.]v2[.][bfu]32")
+expect("stores of 8 bytes" GREATER_EQUAL 2 "st([.]global)?[.]v2[.][bfu]32")
+expect("loads of 2 bytes" EQUAL 0 "ld([.]global)?([.]nc)?[.][bsu]16")
+expect("loads of a byte" LESS_EQUAL 2 "ld([.]global)?([.]nc)?[.][bsu]8")
 expect("stores of a byte" EQUAL 0 "st([.]global)?[.][bsu]8")
