@@ -258,7 +258,7 @@ def machine(arguments, race, python, gpu):
         ["version", version + (f", commit {commit}" if commit else "")],
         ["processor", f"{cpu.get('Model name', '?')} (family {cpu.get('CPU family', '?')}, model {cpu.get('Model', '?')}), {cpu.get('CPU(s)', '?')} processors, {cpu.get('Thread(s) per core', '?')} threads a core{under}"],
         ["caches", ", ".join(f"{level} {cpu[level + ' cache']}" for level in ("L1d", "L2", "L3") if level + " cache" in cpu)],
-        ["instruction sets", "the best here: " + (race["instruction_set"] if race else "?") + (f"; not run, as this machine lacks them: {', '.join(lacks)}" if lacks else "")],
+        ["instruction sets", (f"the best here: {race['instruction_set']}" if race else "not raced") + (f"; not run, as this machine lacks them: {', '.join(lacks)}" if lacks else "")],
         ["GPU", gpu_here],
         ["system", f"{release.get('PRETTY_NAME', '?').strip(chr(34))}, Linux {platform.release()}"],
         ["compiler", f"{said_by(arguments.compiler, '--version').splitlines()[0]}, `-O2` and no other flag that changes the code, unless a row says so"],
@@ -267,12 +267,13 @@ def machine(arguments, race, python, gpu):
     installed = [line[2:].strip() for line in packages.splitlines() if line.startswith("ii")]
     if installed:
         rows.append(["packages", ", ".join(installed)])
-    if python and python["versions"]:
-        rows.append(["from Python", ", ".join(f"{name} {version}" for name, version in python["versions"].items())])
+    from_python = python or gpu
+    if from_python and from_python["versions"]:
+        rows.append(["from Python", ", ".join(f"{name} {version}" for name, version in from_python["versions"].items())])
     for recorded in (race, python, gpu):
         for missing in recorded["not_here"] if recorded else []:
             rows.append(["not here", f"{missing['name']}: `{missing['install']}`"])
-    if not python:
+    if not from_python:
         rows.append(["not here", "PyTorch 2, JAX and ONNX Runtime: `bash benchmarks/run.sh --with-python`"])
     return rows
 
@@ -523,8 +524,9 @@ were there, or, where these were too few, of the third that came nearest to it.
         out.append(f"""## On the GPU
 
 Whole calls from Python on {gpu['device']}: times are the device's, between two events around many calls on one stream, JAX's by the host's clock;
-the control that keeps a turn or drops it is a copy on the device. A replayed CUDA graph is compared with ours. The gradient is of the storage of the logits; in bf16 a result is wrong above
-1e-4 and 2^-8, and counts as nearer to the oracle by more than a rounding of bf16, 2^-9.
+the control that keeps a turn or drops it is a copy on the device. A replayed CUDA graph is compared with ours, all else with our plain call.
+The gradient is of the storage of the logits; in bf16 a result is wrong above 1e-4 and 2^-8, and counts as nearer to the oracle by more than
+a rounding of bf16, 2^-9.
 """)
         out.append(figures.bars(on_gpu, "gpu", " on the GPU"))
         out += map(heat_text, on_gpu)

@@ -4,7 +4,7 @@
 The rules are race/heat.hpp's, and so is what is written. A library that cannot be imported is told as not here. Needs numpy;
 race/requirements.txt names the rest. Threads: as many for all, by each library's own setting (XLA's is NPROC), on as many processors. What
 is compiled is compiled before anything is timed, and how long that takes is told apart. Exit status: 1 if this library's own result is
-wrong, 2 if the arguments are, 77 if there is no GPU for --device cuda (which has not been run yet).
+wrong, 2 if the arguments are, 77 if there is no GPU for --device cuda.
 """
 
 import argparse

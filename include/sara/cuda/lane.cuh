@@ -53,6 +53,24 @@ template <class A> struct lane {
   SARA_INLINE static double larger(double a, double b) { return fmax(a, b); }
 };
 
+// a b + c, rounded once, and a b that no sum takes in: where the compiler would fuse in one kernel, and not in another.
+SARA_INLINE float fused(float a, float b, float c) { return fmaf(a, b, c); }
+SARA_INLINE double fused(double a, double b, double c) { return fma(a, b, c); }
+SARA_INLINE float product(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+SARA_INLINE double product(double a, double b) {
+#if defined(__CUDA_ARCH__)
+  return __dmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
 // exp(x) of usual logits up to 2^usual_bias, as math::exp_usual has it: 0 for -inf and for what is too small, infinite or NaN for what is
 // too large, NaN for NaN.
 template <class A> struct usual_exp {
@@ -71,8 +89,8 @@ template <> struct usual_exp<float> {
   SARA_INLINE float operator()(float x) const {
     using c = math::exp_constants<float>;
     constexpr float bias = c::usual_bias, ln2 = 0.693147181f;
-    x = at_least(x, c::usual_none);   // -inf - (t - bias) ln 2 would be NaN
-    const float t = product(x, c::log2_e) + bias, power = exp2_of(t);
+    x = at_least(x, c::usual_none);                                     // -inf - (t - bias) ln 2 would be NaN
+    const float t = product(x, c::log2_e) + bias, power = exp2_of(t);   // fused, t could be finer than t - bias
     return fmaf(power, fmaf(t - bias, -ln2, x), power);
   }
 
@@ -84,13 +102,6 @@ template <> struct usual_exp<float> {
     return larger;
 #else
     return x < limit ? limit : x;
-#endif
-  }
-  SARA_INLINE static float product(float a, float b) {   // not fused with the sum: t could be finer than t - bias
-#if defined(__CUDA_ARCH__)
-    return __fmul_rn(a, b);
-#else
-    return a * b;
 #endif
   }
   SARA_INLINE static float exp2_of(float t) {   // denormal results are 0
@@ -109,7 +120,7 @@ SARA_INLINE float inverse(float x) {
 #if defined(__CUDA_ARCH__)
   float r;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-  return r * (2 - x * r);
+  return r * fused(-x, r, 2);
 #else
   return 1 / x;
 #endif

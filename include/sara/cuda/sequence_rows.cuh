@@ -163,30 +163,30 @@ template <class Form> struct rows_in_registers {
     load_row<T, Form>(slope, slopes, sweep.columns, g, A(0));
     if (sweep.columns == 1) slope[0] = 0;   // one expert has probability 1, and a gradient of exactly 0
     visit_rows<Form>(sweep, g, run, [&](int begin, const A(&weight)[n], const row_storage<T, Form>(&held)[n]) {
-      A z[n][per_lane], mean[n];
+      A z[n][per_lane], dot[n], left[n] = {}, share[n];
       exp_sum<A> of_rows[n];
       exponentiate(held, sweep.columns, g, z, of_rows);
 #pragma unroll
       for (int r = 0; r < n; ++r) {
-        mean[r] = z[r][0] * slope[0];
+        dot[r] = z[r][0] * slope[0];
 #pragma unroll
-        for (int i = 1; i < per_lane; ++i) mean[r] += z[r][i] * slope[i];
+        for (int i = 1; i < per_lane; ++i) dot[r] += z[r][i] * slope[i];
       }
-      A share[n], left[n] = {};
 #pragma unroll
       for (int r = 0; r < n; ++r) {
+        dot[r] = g.sum(dot[r]);
         share[r] = inverse(of_rows[r].sum);
-        mean[r] = g.sum(mean[r]) * share[r];
       }
+      const auto off_mean = [&](int r, int i) { return fused(-dot[r], share[r], slope[i]); };   // a slope less the row's mean
       // What rounding has left of the mean, which the entry of a large probability would show; logits of 16 bits are rounded more than that.
       if constexpr (sizeof(T) > 2) {
 #pragma unroll
         for (int r = 0; r < n; ++r) {
 #pragma unroll
-          for (int i = 0; i < per_lane; ++i) left[r] += z[r][i] * (slope[i] - mean[r]);
+          for (int i = 0; i < per_lane; ++i) left[r] += z[r][i] * off_mean(r, i);
         }
 #pragma unroll
-        for (int r = 0; r < n; ++r) left[r] = g.sum(left[r]) * share[r];
+        for (int r = 0; r < n; ++r) left[r] = g.sum(left[r]);
       }
 #pragma unroll
       for (int r = 0; r < n; ++r) {
@@ -200,7 +200,11 @@ template <class Form> struct rows_in_registers {
         }
         const A factor = weight[r] * of_weight * times * share[r];
 #pragma unroll
-        for (int j = 0; j < per_lane; ++j) z[r][j] = z[r][j] * factor * ((slope[j] - mean[r]) - left[r]);
+        for (int j = 0; j < per_lane; ++j) {
+          A d = off_mean(r, j);
+          if constexpr (sizeof(T) > 2) d = fused(-left[r], share[r], d);
+          z[r][j] = product(z[r][j] * factor, d);
+        }
         if (adds) {
           A before[per_lane];
           load_row<T, Form>(before, row, sweep.columns, g, A(0));
