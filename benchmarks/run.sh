@@ -54,8 +54,11 @@ for part in "${wanted[@]}"; do
   [[ $part == @(race|gpu|programs) ]] || refuse "--only knows race, gpu and programs, but not '$part'"
 done
 wants() { [[ ,$only, == *,$1,* ]]; }
-if [[ -z $with_python ]]; then   # without which nothing races on a GPU
-  [[ $only != gpu ]] || refuse "--only gpu needs --with-python"
+has_gpu=''
+if wants gpu && [[ -n $with_python && ( -e /dev/nvidiactl || -e /dev/dxg ) ]]; then has_gpu=yes; fi
+if ! wants race && ! wants programs; then
+  [[ -n $with_python ]] || refuse "--only gpu needs --with-python"
+  [[ -n $has_gpu ]] || { echo "benchmarks/run.sh: no NVIDIA GPU here" >&2; exit 77; }
 fi
 build=build/benchmarks
 [[ -n $output ]] || output=$([[ -n $quick || $only != race,gpu,programs ]] && echo $build/RESULTS.md || echo benchmarks/RESULTS.md)
@@ -90,8 +93,8 @@ for packages in "${rivals[@]}"; do   # the race goes on without the ones that ca
   install_packages $packages || echo "benchmarks/run.sh: without $packages, which could not be installed"
 done
 
-has_gpu='' cuda=(-DSARA_CUDA=OFF)
-if wants gpu && [[ -n $with_python && ( -e /dev/nvidiactl || -e /dev/dxg ) ]]; then has_gpu=yes cuda=(-DSARA_CUDA=AUTO -DSARA_BENCHMARK_CUDA_ARCHITECTURES=native); fi
+cuda=(-DSARA_CUDA=OFF)
+if [[ -n $has_gpu ]]; then cuda=(-DSARA_CUDA=AUTO -DSARA_BENCHMARK_CUDA_ARCHITECTURES=native); fi
 cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS= -DCMAKE_CXX_FLAGS_RELEASE=-O2 -DSARA_BUILD_TESTS=OFF \
   -DSARA_BUILD_EXAMPLES=OFF -DSARA_INSTALL=OFF "${cuda[@]}" -DCMAKE_CXX_COMPILER="$compiler"
 targets=()
@@ -108,7 +111,7 @@ if [[ -n $has_gpu ]]; then
 fi
 if [[ -n $with_python ]]; then
   python=$build/python/bin/python
-  [[ -x $python ]] || python3 -m venv --system-site-packages $build/python   # what is here already is not fetched again
+  [[ -x $python ]] || python3 -m venv $build/python
   [[ -z $has_gpu ]] || "$python" -m pip install -q 'jax[cuda13]' || echo "benchmarks/run.sh: without JAX on the GPU, whose packages could not be installed"
   while read -r requirement; do   # the race goes on without what cannot be had, and says so
     [[ $requirement == \#* ]] || "$python" -m pip install -q "$requirement" || echo "benchmarks/run.sh: without $requirement, which could not be installed"

@@ -132,7 +132,8 @@ TEST_CASE("routing_histogram_backward: central differences of the forward", "[ro
 // Where one expert takes nearly all of a row, its slope and the mean of the slopes cancel but for the least digits.
 TEMPLATE_TEST_CASE("routing_histogram_backward: rows that one expert nearly takes, and slopes far from 0, cost no digits",
                    "[routing_histogram][precision]", double, float) {
-  for (const std::size_t experts : {std::size_t{8}, std::size_t{16}, std::size_t{60}, std::size_t{128}, std::size_t{385}})
+  for (const std::size_t experts :
+       {std::size_t{8}, std::size_t{16}, std::size_t{60}, std::size_t{128}, std::size_t{385}, std::size_t{1025}})
     for (const double far : {0.0, 1.0, 100.0, -100.0})
       for (const double height : {0.0, 4.0, 12.0}) {   // of one of a token's logits
         constexpr std::size_t tokens = 30;

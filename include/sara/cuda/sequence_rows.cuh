@@ -277,8 +277,12 @@ struct rows_from_memory {
       for (index_t e = g.lane; e < sweep.columns; e += warp_lanes)
         dot += static_cast<double>(math::exp_scaled(lane<A>{widen_one(z[e])}, of_row.peak).v * slopes[e]);
       const A share = inverse(of_row.sum), mean = static_cast<A>(g.sum(dot)) * share, factor = weight * of_weight * times * share;
+      double left = 0;   // as with rows in registers
+      for (index_t e = g.lane; sizeof(T) > 2 && e < sweep.columns; e += warp_lanes)
+        left += static_cast<double>(math::exp_scaled(lane<A>{widen_one(z[e])}, of_row.peak).v * (slopes[e] - mean));
+      const A rest = static_cast<A>(g.sum(left)) * share;
       for (index_t e = g.lane; e < sweep.columns; e += warp_lanes) {
-        const A value = math::exp_scaled(lane<A>{widen_one(z[e])}, of_row.peak).v * factor * (slopes[e] - mean);
+        const A value = math::exp_scaled(lane<A>{widen_one(z[e])}, of_row.peak).v * factor * (slopes[e] - mean - rest);
         narrow_one(to[e], adds ? widen_one(to[e]) + value : value);
       }
     }

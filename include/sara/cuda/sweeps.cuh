@@ -58,7 +58,7 @@ template <class T> struct unit_sums {
 // Step: bool has_weight(layer, sequence)                    no: neither sweep reads the unit, its gradient is 0 (overwrite) or left alone
 //       void without_weight(layer, sequence)                called in its stead, by a warp
 //       void operator()(layer, sequence, sums, A* slopes)   by a block: from the weighted sums, sums(e), to slopes [columns]
-//       void finish()                                       by a block, after all others: of the second sweep, if there is one
+//       void finish()                                       by a block, after the first sweep and all steps; in the second sweep, if it follows
 //       double coefficient(layer, sequence)                 of the gradient
 //       bool has_gradient()                                 no: all of the gradient is 0 (overwrite) or left alone
 //       const A* slopes(layer, sequence, sweep)             [columns]

@@ -13,6 +13,10 @@ template __global__ void gate_softmax_in_registers<bf16, bf16, form>(const __gri
 using form_of_60 = row_form<8, 0, 8>;
 template __global__ void gate_softmax_in_registers<bf16, bf16, form_of_60>(const __grid_constant__ gate_softmax_inputs<bf16>,
                                                                            const __grid_constant__ gate_softmax_outputs<bf16, bf16>, int);
+template __global__ void sum_softmax<rows_in_registers<form>, bf16, js_routing_device_step<float>>(
+    const __grid_constant__ tile_sweeps<bf16>, const __grid_constant__ js_routing_device_step<float>);
+template __global__ void settle_units<bf16, js_routing_device_step<float>>(const __grid_constant__ tile_sweeps<bf16>,
+                                                                           const __grid_constant__ js_routing_device_step<float>, index_t);
 template __global__ void differentiate_softmax<rows_in_registers<form>, bf16, bf16, js_routing_device_step<float>>(
     const __grid_constant__ tile_sweeps<bf16>, const __grid_constant__ device_layers<bf16>, bool,
     const __grid_constant__ js_routing_device_step<float>);
