@@ -24,14 +24,14 @@ constexpr const char* usage =
     "usage: laboratory [--layers N] [--tokens N] [--lengths N,N,...] [--rounds N] [--designs N,N,...] [--json FILE]\n"
     "  --tokens is a multiple of each length; --rounds 0 checks and does not time; designs are counted from 1, as the table shows them\n";
 
-constexpr int design_count = 8;
+constexpr int design_count = 8, library_number = 3;
 template <class T> design design_of(int number, const batch<T>& b) {
   switch (number) {
     case 1:
       return naive(b);
     case 2:
       return pieces(b);
-    case 3:
+    case library_number:
       return library(b);
     case 4:
       return two_sweeps(b, false);
@@ -123,6 +123,7 @@ template <class T> class race {
       std::printf("| %lld | %.2f %% | %.1g | %.1g | %s |\n", static_cast<long long>(c.graph->nodes()), 100 * scratch_share(c),
                   c.error_of_loss, c.error_of_gradient, c.same_bits ? "yes" : "**no**");
     }
+    print_who_is_ahead();
   }
 
   void print_json(std::FILE* to, const char* separator) const {
@@ -153,6 +154,22 @@ template <class T> class race {
   double bytes() const {
     return static_cast<double>(problem_.shape.elements()) * 2 * sizeof(T);
   }   // each logit read once, each gradient written
+  // Of the library, where that raced.
+  void print_who_is_ahead() const {
+    const auto median = [](const contestant& c) { return quartiles(c.seconds).median; };
+    const auto raced = [](const contestant& c) { return c.trouble.empty() && !c.seconds.empty(); };
+    const auto library =
+        std::find_if(contestants_.begin(), contestants_.end(), [&](const contestant& c) { return c.number == library_number && raced(c); });
+    if (library == contestants_.end()) return;
+    bool nobody = true;
+    for (const contestant& c : contestants_) {
+      if (!raced(c) || median(c) >= median(*library)) continue;
+      std::printf("%s design %d, by %.0f %%", nobody ? "\n**Ahead of the library:" : ",", c.number,
+                  100 * (median(*library) / median(c) - 1));
+      nobody = false;
+    }
+    std::printf(nobody ? "\nNobody is ahead of the library.\n" : ".**\n");
+  }
   double scratch_share(const contestant& c) const { return static_cast<double>(c.candidate.scratch_bytes) / (bytes() / 2); }
 
   void check(contestant& c) {

@@ -56,16 +56,12 @@ template <class A> struct lane {
 // a b + c, rounded once, and a b that no sum takes in: where the compiler would fuse in one kernel, and not in another.
 SARA_INLINE float fused(float a, float b, float c) { return fmaf(a, b, c); }
 SARA_INLINE double fused(double a, double b, double c) { return fma(a, b, c); }
-SARA_INLINE float product(float a, float b) {
+template <class A> SARA_INLINE A product(A a, A b) {
 #if defined(__CUDA_ARCH__)
-  return __fmul_rn(a, b);
-#else
-  return a * b;
-#endif
-}
-SARA_INLINE double product(double a, double b) {
-#if defined(__CUDA_ARCH__)
-  return __dmul_rn(a, b);
+  if constexpr (std::is_same_v<A, float>)
+    return __fmul_rn(a, b);
+  else
+    return __dmul_rn(a, b);
 #else
   return a * b;
 #endif
@@ -139,17 +135,28 @@ template <class T> inline constexpr int packet_width = 16 / static_cast<int>(siz
 template <class T> SARA_INLINE packet load_packet(const T* from) { return *static_cast<const packet*>(static_cast<const void*>(from)); }
 template <class T> SARA_INLINE void store_packet(T* to, const packet& p) { *static_cast<packet*>(static_cast<void*>(to)) = p; }
 
-// The same of half of it, the first or the second.
+// The same, `access` bytes at once: in two halves where that is 8, the second only if there are values of it among the `left`.
 struct alignas(8) [[gnu::may_alias]] half_packet {
   std::uint32_t word[2];
 };
-template <class T> SARA_INLINE void load_half(packet& to, int half, const T* from) {
-  const half_packet h = *static_cast<const half_packet*>(static_cast<const void*>(from));
-  to.word[2 * half] = h.word[0];
-  to.word[2 * half + 1] = h.word[1];
+template <int access, class T> SARA_INLINE void load_packet(packet& to, const T* from, int left) {
+  if constexpr (access == 16) {
+    to = load_packet(from);
+  } else {
+    for (int i = 0; i < 2 && i * packet_width<T> / 2 < left; ++i) {
+      const half_packet half = *static_cast<const half_packet*>(static_cast<const void*>(from + i * packet_width<T> / 2));
+      to.word[2 * i] = half.word[0];
+      to.word[2 * i + 1] = half.word[1];
+    }
+  }
 }
-template <class T> SARA_INLINE void store_half(T* to, const packet& p, int half) {
-  *static_cast<half_packet*>(static_cast<void*>(to)) = {{p.word[2 * half], p.word[2 * half + 1]}};
+template <int access, class T> SARA_INLINE void store_packet(T* to, const packet& p, int left) {
+  if constexpr (access == 16) {
+    store_packet(to, p);
+  } else {
+    for (int i = 0; i < 2 && i * packet_width<T> / 2 < left; ++i)
+      *static_cast<half_packet*>(static_cast<void*>(to + i * packet_width<T> / 2)) = {{p.word[2 * i], p.word[2 * i + 1]}};
+  }
 }
 
 // One fp16 number from its bits and back; the device has an instruction for each, with the results of core/types.hpp (NaN apart, which

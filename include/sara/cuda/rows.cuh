@@ -1,4 +1,4 @@
-// Rows of logits in registers: how a group of lanes shares a row, reads and writes it, and takes its exponentials.
+// Rows of logits in registers: how a group of lanes shares a row, reads it and writes it.
 //
 // A warp is cut into groups of 1, 2, 4, ... 32 lanes, each with a row of its own. A lane holds `per_lane` values of the row, in
 // chunks of `width`, 16 bytes of storage: read and written as one where rows are aligned so, in two halves where they are to 8 bytes, else
@@ -161,11 +161,8 @@ template <class T, class Form> class row_storage {
       const int e = column(g, c);
       held_[c] = beyond;
       if (!is_read || e >= static_cast<int>(columns)) continue;
-      if constexpr (Form::access == 16) {
-        held_[c] = load_packet(row + e);
-      } else if constexpr (Form::access == 8) {
-        load_half(held_[c], 0, row + e);
-        if (e + width / 2 < static_cast<int>(columns)) load_half(held_[c], 1, row + e + width / 2);
+      if constexpr (Form::access != 0) {
+        load_packet<Form::access>(held_[c], row + e, static_cast<int>(columns) - e);
       } else {
 #pragma unroll
         for (int i = 0; i < width; ++i)
@@ -215,37 +212,31 @@ template <class T, class Form> class row_storage {
   chunk held_[chunks];
 };
 
-// Calls move(column, first of `width` values) for each chunk of a lane's row that is there.
+// Calls move(column, first of `width` values, columns from there) for each chunk of a lane's row that is there.
 template <class T, class Form, class Move>
 __device__ __forceinline__ void for_each_chunk(index_t columns, const row_group<Form::lanes>& g, const Move& move) {
   using storage = row_storage<T, Form>;
 #pragma unroll
   for (int c = 0; c < storage::chunks; ++c)
-    if (storage::column(g, c) < static_cast<int>(columns)) move(storage::column(g, c), c * storage::width);
+    if (const int e = storage::column(g, c), left = static_cast<int>(columns) - e; left > 0) move(e, c * storage::width, left);
 }
 
 // A lane's values of a row in storage G, in the chunks of a row of T; `beyond` behind the last column. G may be wider than T: a chunk
-// is then several loads.
+// is then several packets.
 template <class T, class Form, class G>
 __device__ __forceinline__ void load_row(arithmetic_t<G> (&to)[Form::per_lane], const G* row, index_t columns,
                                          const row_group<Form::lanes>& g, arithmetic_t<G> beyond) {
   constexpr int width = Form::template width<T>, step = packet_width<G>;
 #pragma unroll
   for (int i = 0; i < Form::per_lane; ++i) to[i] = beyond;
-  for_each_chunk<T, Form>(columns, g, [&](int e, int at) {
+  for_each_chunk<T, Form>(columns, g, [&](int e, int at, int left) {
     if constexpr (Form::access != 0 && step <= width) {
-      constexpr bool halves = Form::access == 8 && step == width;
 #pragma unroll
       for (int i = 0; i < width; i += step) {
-        if (Form::access == 8 && e + i >= static_cast<int>(columns)) break;
+        if (Form::access == 8 && i >= left) break;
         arithmetic_t<G> these[step];
         packet p{};
-        if constexpr (halves) {
-          load_half(p, 0, row + e);
-          if (e + step / 2 < static_cast<int>(columns)) load_half(p, 1, row + e + step / 2);
-        } else {
-          p = load_packet(row + e + i);
-        }
+        load_packet<step == width ? Form::access : 16>(p, row + e + i, left);
         widen<G>(p, these);
 #pragma unroll
         for (int j = 0; j < step; ++j) to[at + i + j] = these[j];
@@ -253,7 +244,7 @@ __device__ __forceinline__ void load_row(arithmetic_t<G> (&to)[Form::per_lane], 
     } else {
 #pragma unroll
       for (int i = 0; i < width; ++i)
-        if (e + i < static_cast<int>(columns)) to[at + i] = widen_one(row[e + i]);
+        if (i < left) to[at + i] = widen_one(row[e + i]);
     }
   });
 }
@@ -263,128 +254,22 @@ template <class T, class Form, class G>
 __device__ __forceinline__ void store_row(const arithmetic_t<G> (&values)[Form::per_lane], G* row, index_t columns,
                                           const row_group<Form::lanes>& g) {
   constexpr int width = Form::template width<T>, step = packet_width<G>;
-  for_each_chunk<T, Form>(columns, g, [&](int e, int at) {
+  for_each_chunk<T, Form>(columns, g, [&](int e, int at, int left) {
     if constexpr (Form::access != 0 && step <= width) {
 #pragma unroll
       for (int i = 0; i < width; i += step) {
-        if (Form::access == 8 && e + i >= static_cast<int>(columns)) break;
+        if (Form::access == 8 && i >= left) break;
         arithmetic_t<G> these[step];
 #pragma unroll
         for (int j = 0; j < step; ++j) these[j] = values[at + i + j];
-        const packet p = narrow<G>(these);
-        if constexpr (Form::access == 8 && step == width) {
-          store_half(row + e, p, 0);
-          if (e + step / 2 < static_cast<int>(columns)) store_half(row + e + step / 2, p, 1);
-        } else {
-          store_packet(row + e + i, p);
-        }
+        store_packet<step == width ? Form::access : 16>(row + e + i, narrow<G>(these), left);
       }
     } else {
 #pragma unroll
       for (int i = 0; i < width; ++i)
-        if (e + i < static_cast<int>(columns)) narrow_one(row[e + i], values[at + i]);
+        if (i < left) narrow_one(row[e + i], values[at + i]);
     }
   });
-}
-
-// ---- exponentials
-
-// A row's sum of exponentials, and what they are relative to.
-template <class A> struct exp_sum {
-  A sum;
-  math::exp_row<A> peak;
-};
-
-// A lane's part of a sum: each term passes log2(n) additions, not n.
-template <class A, int n> __device__ __forceinline__ A sum_by_halves(const A (&x)[n]) {
-  if constexpr (n == 1) {
-    return x[0];
-  } else {
-    A halves[n / 2];
-#pragma unroll
-    for (int i = 0; i < n / 2; ++i) halves[i] = x[2 * i] + x[2 * i + 1];
-    return sum_by_halves(halves);
-  }
-}
-
-// A lane's exponentials of a row, up to the row's factor: the softmax is z / sum.
-template <class A, int per_lane> struct row_exponentials {
-  A z[per_lane];
-  exp_sum<A> row;
-};
-
-// With the row's largest logit. NaN, +inf, and a row of nothing but -inf make the row NaN. Not inlined: seldom called, and long.
-template <class T, class Form>
-__device__ __noinline__ row_exponentials<arithmetic_t<T>, Form::per_lane> exponentiate_by_largest(const row_storage<T, Form> row,
-                                                                                                  const row_group<Form::lanes> g) {
-  using A = arithmetic_t<T>;
-  row_exponentials<A, Form::per_lane> to;
-  row.values(to.z);
-  A largest = to.z[0], nan = 0;   // a maximum passes NaN over
-#pragma unroll
-  for (int i = 0; i < Form::per_lane; ++i) {
-    largest = larger(largest, to.z[i]);
-    nan += to.z[i] != to.z[i] ? to.z[i] : A(0);
-  }
-  const math::exp_row<A> peak(g.max(largest) + g.sum(nan));
-#pragma unroll
-  for (int i = 0; i < Form::per_lane; ++i) to.z[i] = math::exp_scaled(lane<A>{to.z[i]}, peak).v;
-  to.row = {g.sum(sum_by_halves(to.z)), peak};
-  return to;
-}
-
-// The exponentials of n rows of each group: first without the rows' largest logits, and again with them where a sum tells that it was
-// needed.
-template <class T, class Form, int n>
-__device__ __forceinline__ void exponentiate(const row_storage<T, Form> (&rows)[n], index_t columns, const row_group<Form::lanes>& g,
-                                             arithmetic_t<T> (&z)[n][Form::per_lane], exp_sum<arithmetic_t<T>> (&sums)[n]) {
-  using A = arithmetic_t<T>;
-  const usual_exp<A> exp;
-  bool all_usual = true;
-#pragma unroll
-  for (int r = 0; r < n; ++r) {
-    rows[r].values(z[r]);
-#pragma unroll
-    for (int i = 0; i < Form::per_lane; ++i) z[r][i] = exp(z[r][i]);
-    sums[r] = {sum_by_halves(z[r]), math::exp_row<A>::usual()};
-  }
-#pragma unroll
-  for (int r = 0; r < n; ++r) {
-    sums[r].sum = g.sum(sums[r].sum);
-    all_usual = all_usual && math::usual_exp_row<A>::was_usual(sums[r].sum, static_cast<A>(columns));
-  }
-  if (__all_sync(full_warp, all_usual)) return;
-#pragma unroll
-  for (int r = 0; r < n; ++r) {
-    const row_exponentials<A, Form::per_lane> found = exponentiate_by_largest<T, Form>(rows[r], g);
-    if (math::usual_exp_row<A>::was_usual(sums[r].sum, static_cast<A>(columns))) continue;
-    sums[r] = found.row;
-#pragma unroll
-    for (int i = 0; i < Form::per_lane; ++i) z[r][i] = found.z[i];
-  }
-}
-
-// The same of a row in memory that a warp shares, by reading it twice; its exponentials are exp_scaled of its values by `peak`.
-template <class T> __device__ exp_sum<arithmetic_t<T>> sum_row(const T* row, index_t columns) {
-  using A = arithmetic_t<T>;
-  const row_group<warp_lanes> g(warp_lanes);
-  A largest = -static_cast<A>(INFINITY), nan = 0;
-  for (index_t e = g.lane; e < columns; e += warp_lanes) {
-    const A z = widen_one(row[e]);
-    largest = larger(largest, z);
-    nan += z != z ? z : A(0);
-  }
-  const math::exp_row<A> peak(g.max(largest) + g.sum(nan));
-  constexpr int parts = 8;   // of a lane's sum
-  double sums[parts] = {};   // of any number of terms
-  for (index_t first = g.lane; first < columns; first += parts * warp_lanes) {
-#pragma unroll
-    for (int i = 0; i < parts; ++i) {
-      const index_t e = first + i * warp_lanes;
-      if (e < columns) sums[i] += static_cast<double>(math::exp_scaled(lane<A>{widen_one(row[e])}, peak).v);
-    }
-  }
-  return {static_cast<A>(g.sum(sum_by_halves(sums))), peak};
 }
 
 }   // namespace SARA_CUDA_ABI

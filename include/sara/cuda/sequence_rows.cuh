@@ -2,6 +2,7 @@
 // these see it. The twin of cpu/sequence_rows.hpp.
 #pragma once
 
+#include "exponentials.cuh"
 #include "sequences.cuh"
 
 namespace sara {

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "../cuda/executor.cuh"
-#include "../cuda/rows.cuh"
+#include "../cuda/exponentials.cuh"
 #include "types.hpp"
 
 namespace sara {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../cuda/executor.cuh"
+#include "../cuda/exponentials.cuh"
 #include "cuda_lists.cuh"
 #include "types.hpp"
 
