@@ -53,7 +53,7 @@
 // be captured in a graph. Three kernels for all layers: the plan of the sequences, the first sweep with the step, the second sweep;
 // one more where token weights are summed, and one for each list whose layers lie at no common stride. Logits are read twice, 6 bytes
 // an element in bf16. Scratch (js_routing_workspace_bytes of inputs, outputs and options, from shapes alone): a row of [experts] for
-// each tile of 64 to 512 token rows and each sequence of each layer: below 1 % of bf16 logits from 200,000 rows (layers x tokens) on, at
+// each tile of 64 to 1024 token rows and each sequence of each layer: below 1 % of bf16 logits from 200,000 rows (layers x tokens) on, at
 // sequences of 1024 tokens and more. The lanes of a warp add up at most 64 tokens each, their sums are added in a fixed order,
 // and tiles in double. Sums are taken in another order than on the CPU, and multiply-adds are fused: results agree within rounding.
 // The step is in double: slow on GPUs with few units for it, where it shows in short sequences.

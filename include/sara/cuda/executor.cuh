@@ -10,7 +10,8 @@
 namespace sara {
 
 // A value; it owns nothing. A call enqueues kernels on the stream and returns: it never waits for the device, copies nothing from host
-// memory and keeps nothing between calls, so it may be captured in a graph and replayed. All views lie in memory of the stream's
+// memory and keeps nothing between calls, so it may be captured in a graph and replayed. (From compute capability 9.0 on such a graph has
+// programmatic edges, which cudaGraphGetEdges tells only to those who ask for the edges' data as well.) All views lie in memory of the stream's
 // device (lists of layers in host memory, read during the call alone). Calls on several streams may run at the same time, each with
 // a scratch of its own. Results are the same bits on every run.
 //

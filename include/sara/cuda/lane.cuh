@@ -135,7 +135,7 @@ template <class T> inline constexpr int packet_width = 16 / static_cast<int>(siz
 template <class T> SARA_INLINE packet load_packet(const T* from) { return *static_cast<const packet*>(static_cast<const void*>(from)); }
 template <class T> SARA_INLINE void store_packet(T* to, const packet& p) { *static_cast<packet*>(static_cast<void*>(to)) = p; }
 
-// The same, `access` bytes at once: in two halves where that is 8, the second only if there are values of it among the `left`.
+// The same of a row with `left` values from here, at least 1, `access` bytes at once: in two halves where that is 8, the second if it is there.
 struct alignas(8) [[gnu::may_alias]] half_packet {
   std::uint32_t word[2];
 };
@@ -143,7 +143,8 @@ template <int access, class T> SARA_INLINE void load_packet(packet& to, const T*
   if constexpr (access == 16) {
     to = load_packet(from);
   } else {
-    for (int i = 0; i < 2 && i * packet_width<T> / 2 < left; ++i) {
+    for (int i = 0; i < 2; ++i) {
+      if (i == 1 && left <= packet_width<T> / 2) break;
       const half_packet half = *static_cast<const half_packet*>(static_cast<const void*>(from + i * packet_width<T> / 2));
       to.word[2 * i] = half.word[0];
       to.word[2 * i + 1] = half.word[1];
@@ -154,8 +155,10 @@ template <int access, class T> SARA_INLINE void store_packet(T* to, const packet
   if constexpr (access == 16) {
     store_packet(to, p);
   } else {
-    for (int i = 0; i < 2 && i * packet_width<T> / 2 < left; ++i)
+    for (int i = 0; i < 2; ++i) {
+      if (i == 1 && left <= packet_width<T> / 2) break;
       *static_cast<half_packet*>(static_cast<void*>(to + i * packet_width<T> / 2)) = {{p.word[2 * i], p.word[2 * i + 1]}};
+    }
   }
 }
 
