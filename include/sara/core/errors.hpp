@@ -12,8 +12,7 @@ namespace sara {
 
 // A broken contract: `what()` names the function and the argument, what was expected and what was found. Nothing has been
 // written when it is thrown. Builds without exceptions print the same sentence to stderr and abort.
-class invalid_argument : public std::invalid_argument {
- public:
+struct invalid_argument : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 

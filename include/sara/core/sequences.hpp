@@ -23,12 +23,8 @@ class sequences_view {
   constexpr sequences_view() = default;
 
   SARA_INLINE static constexpr sequences_view packed(integers_view cu_seqlens, index_t longest = 0) {
-    sequences_view v;
-    v.layout_ = token_layout::packed;
+    sequences_view v = regular(token_layout::packed, cu_seqlens.size() - 1, longest);
     v.offsets_ = cu_seqlens;
-    v.sequences_ = cu_seqlens.size() - 1;
-    v.length_ = longest;
-    v.given_ = true;
     return v;
   }
   template <std::integral B, std::integral L> SARA_INLINE static constexpr sequences_view uniform(B batch, L length) {

@@ -112,9 +112,7 @@ class layers_view {
   SARA_INLINE constexpr layers_view(const matrix_view<U>& one_layer) : block_(one_layer), layers_(one_layer.given() ? 1 : 0) {}
 
   template <class C>
-    requires((contiguous_container<C, matrix_view<T>> || contiguous_container<C, const matrix_view<T>> ||
-              contiguous_container<C, mutable_matrix> || contiguous_container<C, const mutable_matrix>) &&
-             outlives_expression<C>)
+    requires((contiguous_container<C, const matrix_view<T>> || contiguous_container<C, const mutable_matrix>) && outlives_expression<C>)
   SARA_HOST_INLINE constexpr layers_view(C&& list) : layers_(static_cast<index_t>(list.size())) {
     set_list(list.data());
   }
@@ -164,14 +162,10 @@ class integers_view {
   template <std::integral I>
   SARA_INLINE constexpr integers_view(const std::int64_t* data, I size) : wide_(data), size_(static_cast<index_t>(size)) {}
   template <class C>
-    requires((contiguous_container<C, const std::int32_t> || contiguous_container<C, const std::int64_t> ||
-              contiguous_container<C, std::int32_t> || contiguous_container<C, std::int64_t>) &&
-             outlives_expression<C>)
+    requires((contiguous_container<C, const std::int32_t> || contiguous_container<C, const std::int64_t>) && outlives_expression<C>)
   SARA_HOST_INLINE constexpr integers_view(C&& c) : integers_view(c.data(), c.size()) {}
   template <class C>
-    requires((contiguous_container<C, const std::int32_t> || contiguous_container<C, const std::int64_t> ||
-              contiguous_container<C, std::int32_t> || contiguous_container<C, std::int64_t>) &&
-             !outlives_expression<C>)
+    requires((contiguous_container<C, const std::int32_t> || contiguous_container<C, const std::int64_t>) && !outlives_expression<C>)
   constexpr integers_view(C&&) = delete;   // a view of a temporary container would dangle
 
   SARA_INLINE constexpr index_t operator[](index_t i) const { return wide_ ? wide_[i] : narrow_[i]; }

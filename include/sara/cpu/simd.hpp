@@ -30,6 +30,11 @@ template <class A, int bytes> struct simd {
     typename simd_vector<std::make_unsigned_t<integer_of<A>>, bytes>::type v;
   };
   static constexpr int lanes = bytes / static_cast<int>(sizeof(A));
+#if defined(__clang__)   // it would mask the places first, and gain nothing
+  static constexpr bool looks_up_16 = false;
+#else
+  static constexpr bool looks_up_16 = sizeof(A) == 4 && lanes == 16;
+#endif
 
   vector v;
 
@@ -66,6 +71,12 @@ template <class A, int bytes> struct simd {
     } else {
       return {x.v < most.v ? x.v : most.v};
     }
+  }
+  // Of 16 numbers those in the places that the low four bits of `at` name.
+  template <class X> SARA_INLINE friend simd looked_up(const X (&numbers)[16], const simd& at) {
+    simd table;
+    std::memcpy(&table.v, numbers, sizeof table.v);
+    return {__builtin_shuffle(table.v, at.bits().v)};
   }
   SARA_INLINE friend simd select(const mask& m, const simd& yes, const simd& no) { return {m.v ? yes.v : no.v}; }
 };

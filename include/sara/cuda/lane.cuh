@@ -12,6 +12,7 @@ inline namespace SARA_CUDA_ABI {
 // One float or double, with what math/ asks of a SIMD vector: the formulas, and so the rounding, are the CPU's.
 template <class A> struct lane {
   using scalar = A;
+  static constexpr bool looks_up_16 = false;
   struct integer {
     integer_of<A> v;
   };
