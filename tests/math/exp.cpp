@@ -159,13 +159,13 @@ TEST_CASE("exp: 0 for what is too small and for -inf, NaN for NaN, also beside h
   });
 }
 
-TEST_CASE("exp: at most 2 ulp in rows of usual logits, hardly more than half of one where powers are looked up", "[math][precision]") {
+TEST_CASE("exp: at most 2 ulp in rows of usual logits, at most 3/4 where powers are looked up", "[math][precision]") {
   for_each_isa([](sara::instruction_set isa) {
     double worst = 0;
     for (int e = -126; e <= 6; ++e) worst = std::max(worst, worst_ulp_as_usual(isa, binade(e, 4096, 109.f, -1)));
     for (int e = -126; e <= 4; ++e) worst = std::max(worst, worst_ulp_as_usual(isa, binade(e, 4096, 16.f, 1)));
     INFO("worst of fp32 " << worst);
-    CHECK(worst <= (isa == sara::instruction_set::avx512 && sara::simd<float, 64>::looks_up_16 ? 0.6 : 2));
+    CHECK(worst <= (isa == sara::instruction_set::avx512 && sara::simd<float, 64>::looks_up_16 ? 0.75 : 2));
     worst = 0;
     for (int e = -60; e <= 9; ++e) worst = std::max(worst, worst_ulp_as_usual(isa, binade(e, 1000, 751.0, -1)));
     for (int e = -60; e <= 4; ++e) worst = std::max(worst, worst_ulp_as_usual(isa, binade(e, 1000, 16.0, 1)));

@@ -95,3 +95,17 @@ TEST_CASE("top_k: softmax changes no indices, and takes no values", "[top_k]") {
     CHECK(weights == std::vector<float>{7, 7});
   });
 }
+
+// Whoever takes numerator and sum by exponentials that round differently gives a lone score more than all there is.
+TEST_CASE("top_k: no weight of a softmax is above 1, however its score's exponential rounds", "[top_k]") {
+  constexpr std::size_t experts = 16, tokens = 4096;
+  oracle::source from(5);
+  std::vector<float> scores(tokens * experts, -static_cast<float>(inf)), weights(tokens);
+  for (std::size_t t = 0; t < tokens; ++t) scores[t * experts + t % experts] = static_cast<float>(from.normal(20));
+  for_each_executor([&](const auto& exec, const char* name) {
+    INFO(name);
+    sara::top_k_into(exec, sara::top_k_inputs<float>{.scores = matrix_view{scores.data(), tokens, experts}},
+                     sara::top_k_outputs<float>{.weights = matrix_view{weights.data(), tokens, 1}}, {.softmax = true});
+    CHECK(*std::max_element(weights.begin(), weights.end()) <= 1);
+  });
+}

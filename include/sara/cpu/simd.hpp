@@ -30,7 +30,8 @@ template <class A, int bytes> struct simd {
     typename simd_vector<std::make_unsigned_t<integer_of<A>>, bytes>::type v;
   };
   static constexpr int lanes = bytes / static_cast<int>(sizeof(A));
-#if defined(__clang__)   // it would mask the places first, and gain nothing
+// Clang would mask the places first, and gain nothing; fast math would lose the digits that are looked up.
+#if defined(__clang__) || defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__)
   static constexpr bool looks_up_16 = false;
 #else
   static constexpr bool looks_up_16 = sizeof(A) == 4 && lanes == 16;
@@ -72,7 +73,7 @@ template <class A, int bytes> struct simd {
       return {x.v < most.v ? x.v : most.v};
     }
   }
-  // Of 16 numbers those in the places that the low four bits of `at` name.
+  // Of 16 numbers those in the places that the low four bits of `at` name: one instruction, of vectors for which looks_up_16.
   template <class X> SARA_INLINE friend simd looked_up(const X (&numbers)[16], const simd& at) {
     simd table;
     std::memcpy(&table.v, numbers, sizeof table.v);

@@ -9,7 +9,7 @@ namespace sara {
 inline namespace SARA_ABI {
 inline namespace SARA_CUDA_ABI {
 
-// One float or double, with what math/ asks of a SIMD vector: the formulas, and so the rounding, are the CPU's.
+// One float or double, with what math/ asks of a SIMD vector: the formulas, and so the rounding, are the CPU's, but for what AVX-512 looks up.
 template <class A> struct lane {
   using scalar = A;
   static constexpr bool looks_up_16 = false;

@@ -3,7 +3,7 @@
 // A softmax needs exp(z) only up to a common factor. Instead of exp(z - max), whose subtraction rounds (by up to |z - max| / 2 ulp),
 // z is split as k ln 2 + r and the factor 2^(bias - k_max) is applied to 2^k: exact. The bias keeps what would be a denormal
 // probability normal until it is divided by the row's sum. Rows whose largest logit is huge are shifted by it first, which is exact
-// there (Sterbenz). Accuracy: 1 ulp or so for float, hardly more than half where powers are looked up, measured by tests/math.
+// there (Sterbenz). Accuracy: 1 ulp or so for float, little more than half where powers are looked up; measured by tests/math.
 //
 // k is rounded by an addition: of a number so large that the sum's last bit counts ones. That number ends in the exponent field of 2^bias
 // / 2^k_max, so that the sum's low bits are the field of the whole factor. r times the factor may be denormal, where a machine may flush it;
@@ -32,13 +32,13 @@ template <> struct exp_constants<float> {
   static constexpr float reach = 104.f;   // exp(-reach) of the largest is below half the least denormal
   static constexpr float shift_from = 256.f;
   static constexpr int usual_bias = 32;
-  static constexpr float usual_none = -110.2f;   // its 2^k has an exponent field of 0: it is 0
+  static constexpr float usual_none = -110.2f;   // its 2^k, k in sixteenths too, is 2^-159, with an exponent field of 0: it is 0
   // Minimax for exp(r) = 1 + r + r^2 q(r), |r| <= ln 2 / 2: relative error 3.1e-9.
   static constexpr float coefficients[] = {0.499999934512f, 0.166665206655f, 0.0416683874211f, 0.00836871295582f, 0.00138146197212f};
   // Near 0, |r| <= ln 2 / 32, two do: relative error 1.6e-9. A number, which device code may read, not an array.
   template <int i, bool near> static constexpr float q = near ? (i ? 0.16667058f : 0.5000162f) : coefficients[i];
 
-  // The bits of 2^(i / 16) below the exponent; and what 2^(i / 16) has more than a float of them, as a part of it.
+  // The bits of 2^(i / 16) below the exponent; and 2^(i / 16) over the float that has them, less 1.
   static constexpr std::int32_t roots[] = {0x000000, 0x05aac3, 0x0b95c2, 0x11c3d3, 0x1837f0, 0x1ef532, 0x25fed7, 0x2d583f,
                                            0x3504f3, 0x3d08a4, 0x45672a, 0x4e248c, 0x5744fd, 0x60ccdf, 0x6ac0c7, 0x75257d};
   static constexpr float root_rests[] = {0,        4.63e-8f,  -1.20e-8f, 4.73e-8f, 3.19e-8f,  3.62e-8f, -3.10e-8f, -7.5e-9f,
@@ -111,13 +111,14 @@ template <class A> struct exp_row {
 // exp(x) of n vectors, times the power of two that `whole` ends in. Each is a long chain of operations; they overlap only where they are
 // written interleaved.
 //
-// Where an instruction looks up one of 16 numbers for each lane, k counts sixteenths, and what their powers of two have below the exponent is
-// looked up: r is 16 times as small, and two coefficients do. What a number looked up lacks is added to r's part, where it is not lost.
-template <class V, int n> SARA_INLINE void exp_times_power(V (&x)[n], typename V::scalar whole) {
+// With looks_up, k counts sixteenths, and what their powers of two have below the exponent is looked up: r is 16 times as small, and two
+// coefficients do. What a power looked up lacks is added to r's part, where it is not lost. A factor with an exponent field of 0 is wrong,
+// so this is for usual rows, where the probability is 0 long before.
+template <bool looks_up, class V, int n> SARA_INLINE void exp_times_power(V (&x)[n], typename V::scalar whole) {
   using A = typename V::scalar;
   using c = exp_constants<A>;
-  constexpr int degree = V::looks_up_16 ? 1 : sizeof c::coefficients / sizeof(A) - 1;
-  const A rounder = V::looks_up_16 ? whole - (c::magic - c::magic / 16) : whole;
+  constexpr int degree = looks_up ? 1 : sizeof c::coefficients / sizeof(A) - 1;
+  const A rounder = looks_up ? whole - (c::magic - c::magic / 16) : whole;
   V rounded[n], k[n], q[n], power[n];
   written_out<n>([&](auto i)
                      __attribute__((always_inline)) { rounded[i] = keep(mul_add(x[i], V::broadcast(c::log2_e), V::broadcast(rounder))); });
@@ -125,13 +126,13 @@ template <class V, int n> SARA_INLINE void exp_times_power(V (&x)[n], typename V
   written_out<n>([&](auto i) __attribute__((always_inline)) { x[i] = keep(mul_add(k[i], V::broadcast(-c::ln2_high), x[i])); });
   written_out<n>([&](auto i) __attribute__((always_inline)) { power[i] = V::from_bits(rounded[i].bits().v << c::mantissa); });
   written_out<n>([&](auto i) __attribute__((always_inline)) { x[i] = mul_add(k[i], V::broadcast(-c::ln2_low), x[i]); });
-  written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = V::broadcast(c::template q<degree, V::looks_up_16>); });
+  written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = V::broadcast(c::template q<degree, looks_up>); });
   written_out<degree>([&](auto d) __attribute__((always_inline)) {
-    constexpr A next = c::template q<degree - 1 - decltype(d)::value, V::looks_up_16>;
+    constexpr A next = c::template q<degree - 1 - decltype(d)::value, looks_up>;
     written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = mul_add(q[i], x[i], V::broadcast(next)); });
   });
   written_out<n>([&](auto i) __attribute__((always_inline)) { q[i] = mul_add(q[i], x[i], V::broadcast(A(1))); });
-  if constexpr (V::looks_up_16) {
+  if constexpr (looks_up) {
     written_out<n>([&](auto i) __attribute__((always_inline)) { x[i] = mul_add(q[i], x[i], looked_up(c::root_rests, rounded[i])); });
     written_out<n>([&](auto i) __attribute__((always_inline)) {
       power[i] = V::from_bits((rounded[i].bits().v << (c::mantissa - 4) & -(1 << c::mantissa)) | looked_up(c::roots, rounded[i]).bits().v);
@@ -146,7 +147,7 @@ template <class V, int n> SARA_INLINE void exp_times_power(V (&x)[n], typename V
 template <class V> SARA_INLINE V exp_scaled(const V& z, const exp_row<typename V::scalar>& row) {
   const V x = z - row.shift;
   V scaled[1] = {x};
-  exp_times_power(scaled, row.rounder);
+  exp_times_power<false>(scaled, row.rounder);
   return select(x < row.least, V::broadcast(0), scaled[0]);
 }
 
@@ -154,7 +155,7 @@ template <class V> SARA_INLINE V exp_scaled(const V& z, const exp_row<typename V
 // much, for NaN.
 template <class V, int n> SARA_INLINE void exp_usual(V (&z)[n], const usual_exp_row<typename V::scalar>& row) {
   written_out<n>([&](auto i) __attribute__((always_inline)) { z[i] = max(V::broadcast(row.least), at_most(z[i], row.most)); });
-  exp_times_power(z, row.rounder);
+  exp_times_power<V::looks_up_16>(z, row.rounder);
 }
 
 }   // namespace SARA_ABI
