@@ -109,7 +109,7 @@ template <class T> struct exponentials_kernel {
     S top = load<S>(from[r] + cut.tail_at), sum;
     for (index_t e = 0; e < cut.full; e += S::lanes) top = max(load<S>(from[r] + e), top);
     const math::exp_row<A> peak(max_of_lanes(top));
-    const auto exp_scaled = [&](auto& z) __attribute__((always_inline)) { z[0] = math::exp_scaled(z[0], peak); };
+    const auto exp_scaled = [&](auto& z) __attribute__((always_inline)) { z[0] = math::exp_scaled<S::looks_up_16>(z[0], peak); };
     exponentiate<1, 1>(from + r, to + r, cut, exp_scaled, &sum);
     sums[r] = sum_of_lanes(sum);
     if (peaks) peaks[r] = peak;

@@ -113,7 +113,7 @@ template <class A> struct exp_row {
 //
 // With looks_up, k counts sixteenths, and what their powers of two have below the exponent is looked up: r is 16 times as small, and two
 // coefficients do. What a power looked up lacks is added to r's part, where it is not lost. A factor with an exponent field of 0 is wrong,
-// so this is for usual rows, where the probability is 0 long before.
+// and so may be how a probability near half the least denormal is rounded.
 template <bool looks_up, class V, int n> SARA_INLINE void exp_times_power(V (&x)[n], typename V::scalar whole) {
   using A = typename V::scalar;
   using c = exp_constants<A>;
@@ -144,10 +144,10 @@ template <bool looks_up, class V, int n> SARA_INLINE void exp_times_power(V (&x)
 }
 
 // exp(z) * 2^bias / 2^k_max, per lane; 0 for -inf and for what is too small, NaN for NaN.
-template <class V> SARA_INLINE V exp_scaled(const V& z, const exp_row<typename V::scalar>& row) {
+template <bool looks_up = false, class V> SARA_INLINE V exp_scaled(const V& z, const exp_row<typename V::scalar>& row) {
   const V x = z - row.shift;
   V scaled[1] = {x};
-  exp_times_power<false>(scaled, row.rounder);
+  exp_times_power<looks_up>(scaled, row.rounder);
   return select(x < row.least, V::broadcast(0), scaled[0]);
 }
 
