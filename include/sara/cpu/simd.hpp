@@ -30,7 +30,7 @@ template <class A, int bytes> struct simd {
     typename simd_vector<std::make_unsigned_t<integer_of<A>>, bytes>::type v;
   };
   static constexpr int lanes = bytes / static_cast<int>(sizeof(A));
-// Clang would mask the places first, and gain nothing; fast math would lose the digits that are looked up.
+  // Clang would mask the places first, and gain nothing; fast math would lose the digits that are looked up.
 #if defined(__clang__) || defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__)
   static constexpr bool looks_up_16 = false;
 #else

@@ -28,7 +28,7 @@ template <class A> struct exp_constants;
 template <> struct exp_constants<float> {
   static constexpr float log2_e = 1.44269504f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;   // high: 10 bits, so k * high is exact
   static constexpr float magic = 12582912.f;   // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
-  static constexpr int mantissa = 23, exponent_bias = 127, bias = 24;
+  static constexpr int mantissa = 23, exponent_bias = 127, bias = 25;
   static constexpr float reach = 104.f;   // exp(-reach) of the largest is below half the least denormal
   static constexpr float shift_from = 256.f;
   static constexpr int usual_bias = 32;
@@ -36,7 +36,7 @@ template <> struct exp_constants<float> {
   // Minimax for exp(r) = 1 + r + r^2 q(r), |r| <= ln 2 / 2: relative error 3.1e-9.
   static constexpr float coefficients[] = {0.499999934512f, 0.166665206655f, 0.0416683874211f, 0.00836871295582f, 0.00138146197212f};
   // Near 0, |r| <= ln 2 / 32, two do: relative error 1.6e-9. A number, which device code may read, not an array.
-  template <int i, bool near> static constexpr float q = near ? (i ? 0.16667058f : 0.5000162f) : coefficients[i];
+  template <int i, bool looks_up> static constexpr float q = looks_up ? (i ? 0.16667058f : 0.5000162f) : coefficients[i];
 
   // The bits of 2^(i / 16) below the exponent; and 2^(i / 16) over the float that has them, less 1.
   static constexpr std::int32_t roots[] = {0x000000, 0x05aac3, 0x0b95c2, 0x11c3d3, 0x1837f0, 0x1ef532, 0x25fed7, 0x2d583f,
@@ -112,8 +112,8 @@ template <class A> struct exp_row {
 // written interleaved.
 //
 // With looks_up, k counts sixteenths, and what their powers of two have below the exponent is looked up: r is 16 times as small, and two
-// coefficients do. What a power looked up lacks is added to r's part, where it is not lost. A factor with an exponent field of 0 is wrong,
-// and so may be how a probability near half the least denormal is rounded.
+// coefficients do. What a power looked up lacks is added to r's part, where it is not lost. A factor with an exponent field of 0 is wrong:
+// the biases keep it above 0 until the probability is 0.
 template <bool looks_up, class V, int n> SARA_INLINE void exp_times_power(V (&x)[n], typename V::scalar whole) {
   using A = typename V::scalar;
   using c = exp_constants<A>;
