@@ -45,23 +45,27 @@ template <class A> struct reduce_kernel {
     using V = sara::simd<A, bytes>;
     const V x = sara::load<V>(from);
     *sum = sara::sum_of_lanes(x);
-    *largest = sara::max_of_lanes(x);
+    *largest = sara::max_of_lanes(x).v[0];
   }
 };
 
 template <class A> struct four_sums_kernel {
   using arithmetic = A;
-  const A* from;
-  A *together, *apart;
+  const A* from;   // four vectors
+  A *together, *largest, *apart;
+  int* lanes;
 
   template <int bytes> SARA_INLINE void run() const {
     using V = sara::simd<A, bytes>;
+    *lanes = V::lanes;
     V x[4];
     for (int i = 0; i < 4; ++i) {
       x[i] = sara::load<V>(from + i * V::lanes);
       apart[i] = sara::sum_of_lanes(x[i]);
     }
-    sara::store(together, sara::sums_of_lanes(x));
+    sara::simd<A, 4 * sizeof(A)> of_each;
+    sara::store(together, sara::sums_of_lanes(x, of_each));
+    sara::store(largest, of_each);
   }
 };
 
@@ -147,15 +151,25 @@ TEMPLATE_TEST_CASE("simd: sums and maxima over the lanes", "[cpu]", float, doubl
   });
 }
 
-TEMPLATE_TEST_CASE("simd: four sums at once are the same as one by one", "[cpu]", float, double) {
+TEMPLATE_TEST_CASE("simd: four sums at once are the same as one by one, beside the largest of two lanes", "[cpu]", float, double) {
   std::mt19937 bits(3);
   for_each_isa([&](sara::instruction_set isa) {
-    for (const sara::index_t columns : {1, 2, 4, 8, 16}) {   // 1: single lanes
-      std::vector<TestType> x(64);
-      for (TestType& each : x) each = static_cast<TestType>(bits()) / TestType(7e5);
-      TestType together[4], apart[4];
-      sara::run_kernel(isa, columns, four_sums_kernel<TestType>{x.data(), together, apart});
-      for (int i = 0; i < 4; ++i) CHECK(together[i] == apart[i]);
+    for (const sara::index_t columns : {1, 2, 4, 8, 16}) {         // 1: single lanes
+      for (const TestType unit : {TestType(1), TestType(0.7)}) {   // sums of whole numbers are exact
+        std::vector<TestType> x(64);
+        for (TestType& each : x) each = static_cast<TestType>(bits() % 1000000) * unit;
+        TestType together[4], largest[4], apart[4];
+        int lanes = 0;
+        sara::run_kernel(isa, columns, four_sums_kernel<TestType>{x.data(), together, largest, apart, &lanes});
+        for (int i = 0; i < 4; ++i) {
+          const auto lane = x.begin() + i * lanes;
+          TestType most = 0;
+          for (int l = 0; l < lanes; ++l) most = std::max(most, lanes < 4 ? lane[l] : lane[l] + lane[l ^ 2]);
+          CHECK(together[i] == apart[i]);
+          CHECK(largest[i] == most);
+          if (unit == 1) CHECK(together[i] == std::accumulate(lane, lane + lanes, TestType(0)));
+        }
+      }
     }
   });
 }

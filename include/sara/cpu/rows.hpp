@@ -95,7 +95,7 @@ template <class T> struct exponentials_kernel {
       store(sums + first, total);
       for (int r = first; peaks && r < first + rows_at_once; ++r) peaks[r] = math::exp_row<A>::usual();
       const auto usual_rows = row.was_usual(total, static_cast<A>(columns));
-      for (int r = 0; !every(usual_rows) && r < rows_at_once; ++r)
+      for (int r = 0; any(!usual_rows) && r < rows_at_once; ++r)
         if (!usual_rows.v[r]) exponentiate_by_peak(first + r, cut);
     }
   }
@@ -108,7 +108,7 @@ template <class T> struct exponentials_kernel {
   template <class S> SARA_INLINE void exponentiate_by_peak(int r, const row_cut<S>& cut) const {
     S top = load<S>(from[r] + cut.tail_at), sum;
     for (index_t e = 0; e < cut.full; e += S::lanes) top = max(load<S>(from[r] + e), top);
-    const math::exp_row<A> peak(max_of_lanes(top));
+    const math::exp_row<A> peak(max_of_lanes(top).v[0]);
     const auto exp_scaled = [&](auto& z) __attribute__((always_inline)) { z[0] = math::exp_scaled<S::looks_up_16>(z[0], peak); };
     exponentiate<1, 1>(from + r, to + r, cut, exp_scaled, &sum);
     sums[r] = sum_of_lanes(sum);
@@ -250,7 +250,7 @@ template <class A, class G> struct softmax_gradient_kernel {
           const S slope = load<S>(slopes + e);
           each_row([&](auto r) __attribute__((always_inline)) {
             prefetch_ahead(next[r] + e * step);
-            const S x = load<S>(row[r] + e);
+            const S x = load_once<S>(row[r] + e);
             sum[r] = sum[r] + x;
             part_dot[r] = mul_add(x, slope, part_dot[r]);
           });
@@ -258,18 +258,18 @@ template <class A, class G> struct softmax_gradient_kernel {
         each_row([&](auto r) __attribute__((always_inline)) { dot[r] = dot[r] + part_dot[r]; });
       };
       add_in_blocks(cut, add, whole);
-      const lane_a_row<A> sums = sums_of_lanes(whole), times = load<lane_a_row<A>>(factors + first) / sums;
+      lane_a_row<A> largest;   // parts of the rows' sums, each at least the row's largest exponential
+      const lane_a_row<A> sums = sums_of_lanes(whole, largest), times = load<lane_a_row<A>>(factors + first) / sums;
       const lane_a_row<A> mean = sums_of_lanes(dot) / sums;
-      lane_a_row<A> rest{};
-      S over = S::broadcast(-1);   // above 0 where a lane's experts take more than that of a row
-      each_row([&](auto r) __attribute__((always_inline)) { over = max(whole[r] - S::broadcast(A(0.875) * sums.v[r.value]), over); });
-      if (max_of_lanes(over) > 0 || any((mean > large_mean) | (-mean > large_mean))) rest = -times * (mean_beyond(mean, row, cut) / sums);
-      S t[rows_at_once], m[rows_at_once], l[rows_at_once];
+      S t[rows_at_once], m[rows_at_once], l[rows_at_once] = {};
       each_row([&](auto r) __attribute__((always_inline)) {
         t[r] = S::broadcast(times.v[decltype(r)::value]);
         m[r] = S::broadcast(mean.v[decltype(r)::value]);
-        l[r] = S::broadcast(rest.v[decltype(r)::value]);
       });
+      if (any((sums * A(0.875) < largest) | (mean > large_mean) | (-mean > large_mean))) {
+        const lane_a_row<A> rest = -times * (mean_beyond(mean, row, cut) / sums);
+        each_row([&](auto r) __attribute__((always_inline)) { l[r] = S::broadcast(rest.v[decltype(r)::value]); });
+      }
       writer.write(
           out, cut, [=](auto r, index_t e) __attribute__((always_inline)) {
             return load<S>(row[r] + e) * mul_add(load<S>(slope_of + e) - m[r], t[r], l[r]);

@@ -39,7 +39,7 @@ template <class A, int bytes> struct simd {
 
   vector v;
 
-  SARA_INLINE static simd broadcast(A x) { return {vector{} + x}; }
+  SARA_INLINE static simd broadcast(A x) { return from_bits(integers{} | __builtin_bit_cast(integer_of<A>, x)); }
   SARA_INLINE static simd from_bits(const integers& bits) { return {__builtin_bit_cast(vector, bits)}; }
   SARA_INLINE static simd from_word(const word& w) { return {__builtin_bit_cast(vector, w.v)}; }
   SARA_INLINE mask bits() const { return {__builtin_bit_cast(integers, v)}; }
@@ -118,32 +118,27 @@ SARA_INLINE void split(const V<A, bytes>& x, V<A, bytes / 2>& low, V<A, bytes / 
   std::memcpy(&high.v, reinterpret_cast<const char*>(&x.v) + bytes / 2, bytes / 2);
 }
 
-// All lanes joined into one by join(low, high) of halves: one fixed order.
-template <template <class, int> class V, class A, int bytes, class Join>
+// Lanes joined by join(low, high) of halves until so many are left: one fixed order.
+template <int left, template <class, int> class V, class A, int bytes, class Join>
 SARA_INLINE auto over_lanes(const V<A, bytes>& x, const Join& join) {
-  if constexpr (bytes == static_cast<int>(sizeof(A))) {
-    return x.v[0];
+  if constexpr (bytes == left * static_cast<int>(sizeof(A))) {
+    return x;
   } else {
     V<A, bytes / 2> low, high;
     split(x, low, high);
-    return over_lanes(join(low, high), join);
+    return over_lanes<left>(join(low, high), join);
   }
 }
 
-template <class S> SARA_INLINE auto sum_of_lanes(const S& x) {
-  return over_lanes(
-      x, [](const auto& a, const auto& b) __attribute__((always_inline)) { return a + b; });
-}
-template <class S> SARA_INLINE auto max_of_lanes(const S& x) {
-  return over_lanes(
+template <int left = 1, class S> SARA_INLINE auto max_of_lanes(const S& x) {
+  return over_lanes<left>(
       x, [](const auto& a, const auto& b) __attribute__((always_inline)) { return max(a, b); });
 }
-// Is a comparison's result true in some lane, in every lane?
+// Is a comparison's result true in some lane?
 template <class A, int bytes> SARA_INLINE bool any(const simd_mask<A, bytes>& m) {
-  return over_lanes(
-             m, [](const auto& a, const auto& b) __attribute__((always_inline)) { return a | b; }) != 0;
+  const auto either = [](const auto& a, const auto& b) __attribute__((always_inline)) { return a | b; };
+  return over_lanes<1>(m, either).v[0] != 0;
 }
-template <class A, int bytes> SARA_INLINE bool every(const simd_mask<A, bytes>& m) { return !any(!m); }
 
 // A vector whose lane i is lane from(i) of two: those of the second count on from those of the first. V holds its lanes in `v`.
 template <class V, class From, int... lane> SARA_INLINE V shuffled(const V& a, const V& b, From from, std::integer_sequence<int, lane...>) {
@@ -161,30 +156,27 @@ template <class V, class From> SARA_INLINE V shuffled(const V& a, const V& b, Fr
   return shuffled(a, b, from, std::make_integer_sequence<int, V::lanes>{});
 }
 
-// Of two vectors made of groups of `width` lanes: the sums of each group's halves, the first vector's groups before the second's.
-template <int width, class S> SARA_INLINE S add_halves(const S& a, const S& b) {
-  const auto low = [](int lane) {
-    constexpr int half = width / 2, groups = S::lanes / width;
-    const int group = lane / half;
-    return group / groups * S::lanes + group % groups * width + lane % half;
-  };
-  return shuffled(a, b, low) + shuffled(a, b, [=](int lane) { return low(lane) + width / 2; });
-}
-
-// The sums over the lanes of four vectors, each the same as sum_of_lanes, in a third of the instructions.
-template <class A, int bytes> SARA_INLINE simd<A, 4 * sizeof(A)> sums_of_lanes(const simd<A, bytes> (&x)[4]) {
+// The sums over the lanes of four vectors: of each four lanes the first and third plus the second and fourth; the fours by halves. And the
+// largest sum, of each vector, of two lanes of one four (of a lane, of fewer than four).
+template <class A, int bytes, class R = simd<A, 4 * sizeof(A)>>
+SARA_INLINE simd<A, 4 * sizeof(A)> sums_of_lanes(const simd<A, bytes> (&x)[4], R&& largest = R()) {
   using S = simd<A, bytes>;
-  simd<A, 4 * sizeof(A)> sums;
+  const auto add = [](const auto& a, const auto& b) __attribute__((always_inline)) { return a + b; };
   if constexpr (S::lanes < 4) {
-    for (int i = 0; i < 4; ++i) sums.v[i] = sum_of_lanes(x[i]);
-  } else {
-    S all = add_halves<S::lanes / 2>(add_halves<S::lanes>(x[0], x[1]), add_halves<S::lanes>(x[2], x[3]));   // a quarter for each
-    if constexpr (S::lanes >= 16) all = add_halves<4>(all, all);
-    if constexpr (S::lanes >= 8) all = add_halves<2>(all, all);
-    std::memcpy(&sums.v, &all.v, sizeof sums.v);
+    simd<A, 4 * sizeof(A)> sums;
+    for (int i = 0; i < 4; ++i) sums.v[i] = over_lanes<1>(x[i], add).v[0], largest.v[i] = max_of_lanes(x[i]).v[0];
+    return sums;
+  } else {   // by turns a lane of one vector and a lane of the other: the first two of each four, the last two
+    const auto first = [](int lane) { return lane / 4 * 4 + lane % 4 / 2 + lane % 2 * S::lanes; };
+    const auto last = [=](int lane) { return first(lane) + 2; };
+    const S even = shuffled(x[0], x[2], first) + shuffled(x[0], x[2], last);
+    const S odd = shuffled(x[1], x[3], first) + shuffled(x[1], x[3], last);
+    const S one = shuffled(even, odd, first), other = shuffled(even, odd, last);
+    largest = max_of_lanes<4>(max(one, other));
+    return over_lanes<4>(one + other, add);
   }
-  return sums;
 }
+template <class S> SARA_INLINE auto sum_of_lanes(const S& x) { return sums_of_lanes({x, x, x, x}).v[0]; }
 
 // `lanes` values from storage, in arithmetic; 16-bit formats by integer operations, denormals and NaN included.
 template <class S, class T> SARA_INLINE S load(const T* from) {
@@ -214,6 +206,15 @@ template <class S, class T> SARA_INLINE S load(const T* from) {
     }
   }
   return x;
+}
+
+// The same, for more uses than one: GCC would load anew for each that can read memory.
+template <class S, class T> SARA_INLINE S load_once(const T* from) {
+  typename S::vector v = load<S>(from).v;
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__CUDACC__)
+  if constexpr (sizeof v >= 16) asm("" : "+v"(v));
+#endif
+  return {v};
 }
 
 // `lanes` values to storage, rounded to nearest, ties to even.
