@@ -39,28 +39,29 @@ template <class T, class V, class I, int best> struct top_k_kernel {
   }
 
  private:
-  // One slot of a token: its index, and its value as the weight. Adds that to `sum`.
-  SARA_INLINE void fill_slot(index_t t, index_t i, index_t e, A& sum) const {
+  // One slot of a token: its index, and its value as the weight. Adds that to `sum`, which is double: one after the other, equal values
+  // would all be rounded alike.
+  SARA_INLINE void fill_slot(index_t t, index_t i, index_t e, double& sum) const {
     if (out.indices.data()) out.indices(t, i) = static_cast<I>(e);
     if (!out.weights.data()) return;
     const A v = in.values.data() ? static_cast<A>(load_value(in.values(t, e))) : load_value(in.scores(t, e));
     out.weights(t, i) = v;
-    sum += v;
+    sum += static_cast<double>(v);
   }
-  template <int bytes> SARA_INLINE void finish(index_t t, A sum) const {
+  template <int bytes> SARA_INLINE void finish(index_t t, double sum) const {
     if (!out.weights.data()) return;
     if (options.softmax) sum = take_softmax<bytes>(t);
     if (!options.renormalize && options.scale == 1) return;
     const A times = static_cast<A>(options.scale);
     for (index_t i = 0; i < k; ++i) {
       A& w = out.weights(t, i);
-      if (options.renormalize) w = sum != 0 ? w / sum : A(0);
+      if (options.renormalize) w = sum != 0 ? w / static_cast<A>(sum) : A(0);
       w *= times;
     }
   }
 
   // A token's weights, its best scores, to their probabilities among all experts. Their sum.
-  template <int bytes> SARA_INLINE A take_softmax(index_t t) const {
+  template <int bytes> SARA_INLINE double take_softmax(index_t t) const {
     using S = simd<A, bytes / sizeof(arithmetic) * sizeof(A)>;
     using one = simd<A, sizeof(A)>;
     const T* const row = in.scores.row(t);
@@ -75,18 +76,18 @@ template <class T, class V, class I, int best> struct top_k_kernel {
       all.add(part);
     }
     const A inverse = A(1) / sum_of_lanes(all.total());
-    A sum = 0;
+    double sum = 0;
     for (index_t i = 0; i < k; ++i) {
       A& w = out.weights(t, i);
       w = math::exp_scaled(one::broadcast(w), peak).v[0] * inverse;
-      sum += w;
+      sum += static_cast<double>(w);
     }
     return sum;
   }
 
   template <int bytes> SARA_INLINE void by_tournaments(index_t t, int count) const {
     for (int r = 0; r < count; ++r) build<bytes>(scratch.tree[r], in.scores.row(t + r), in.scores.columns());
-    A sum[rows_at_once] = {};
+    double sum[rows_at_once] = {};
     for (index_t i = 0; i < k; ++i) {
       // One step of each tournament in turn: each is a chain of loads, and the chains overlap.
       index_t chosen[rows_at_once];
@@ -120,7 +121,7 @@ template <class T, class V, class I, int best> struct top_k_kernel {
         by_tournaments<bytes>(t + r, 1);
         continue;
       }
-      A sum = 0;
+      double sum = 0;
       for (index_t i = 0; i < k; ++i) fill_slot(t + r, i, ~key[i][r] & index_bits, sum);
       finish<bytes>(t + r, sum);
     }
