@@ -20,24 +20,14 @@ template <class Kernel>
 }
 #endif
 
-// A kernel says `keeps_masks` if a comparison of its is used more than once: GCC 12 works such masks of 64 bytes lane by lane, as the
-// inlined function that compares has no AVX-512 of its own. Clang does not.
-#if defined(__clang__)
-template <class> inline constexpr bool fits_avx512 = true;
-#else
-template <class Kernel> inline constexpr bool fits_avx512 = !requires { requires Kernel::keeps_masks; };
-#endif
-
 // Runs a kernel over rows of `columns` values with the widest vectors of `isa` (not `best`) that are no longer than a row: a
 // row's last vector may then overlap the one before it, and no kernel needs a masked load.
-template <class Kernel> void run_kernel(instruction_set isa, index_t columns, const Kernel& kernel) {
+template <class Kernel> void run_kernel([[maybe_unused]] instruction_set isa, index_t columns, const Kernel& kernel) {
   const index_t row_bytes = columns * static_cast<index_t>(sizeof(typename Kernel::arithmetic));
 #if defined(__x86_64__)
-  if constexpr (fits_avx512<Kernel>)
-    if (isa == instruction_set::avx512 && row_bytes >= 64) return run_avx512(kernel);
+  if (isa == instruction_set::avx512 && row_bytes >= 64) return run_avx512(kernel);
   if (isa >= instruction_set::avx2 && row_bytes >= 32) return run_avx2(kernel);
 #endif
-  (void)isa;
   if (row_bytes >= 16) return run_vector128(kernel);
   run_one_lane(kernel);
 }

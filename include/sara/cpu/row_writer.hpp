@@ -17,7 +17,7 @@ template <class S> struct row_cut {
 
   SARA_INLINE explicit row_cut(index_t columns) : full(columns / S::lanes * S::lanes), tail_at(columns - S::lanes), tail(full < columns) {
     const auto repeated = static_cast<typename S::scalar>(full - tail_at);
-    fresh = S::broadcast(repeated - typename S::scalar(0.5)) < lane_numbers<S>();
+    fresh = reused(S::broadcast(repeated - typename S::scalar(0.5)) < lane_numbers<S>());
   }
   SARA_INLINE index_t columns() const { return tail_at + S::lanes; }
   SARA_INLINE S only_fresh(const S& x) const { return S::from_bits((x.bits() & fresh).v); }

@@ -79,8 +79,20 @@ template <class A, int bytes> struct simd {
     std::memcpy(&table.v, numbers, sizeof table.v);
     return {__builtin_shuffle(table.v, at.bits().v)};
   }
-  SARA_INLINE friend simd select(const mask& m, const simd& yes, const simd& no) { return {m.v ? yes.v : no.v}; }
+  SARA_INLINE friend simd select(const mask& m, const simd& yes, const simd& no) {
+    if constexpr (bytes == 64 && sizeof(A) == 8) return from_bits((yes.bits().v & m.v) | (no.bits().v & ~m.v));   // see reused()
+    return {m.v ? yes.v : no.v};
+  }
 };
+
+// A comparison's result that is used more than once: GCC 12 would go through one of 64 bytes lane by lane, if it were not made bits of here.
+template <class A, int bytes> SARA_INLINE simd_mask<A, bytes> reused(const simd_mask<A, bytes>& m) {
+  typename simd_vector<integer_of<A>, bytes>::type v = m.v;
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__CUDACC__)
+  if constexpr (bytes == 64 && sizeof(A) == 8) asm("" : "+v"(v));
+#endif
+  return {v};
+}
 
 // What the optimiser must not reassociate across, even under -ffast-math: the sum of a rounding, the parts of ln 2.
 template <class A, int bytes> SARA_INLINE simd<A, bytes> keep(const simd<A, bytes>& sum) {
@@ -99,15 +111,6 @@ template <class A, int bytes> SARA_INLINE simd<A, bytes> keep(const simd<A, byte
 template <int bytes> SARA_INLINE simd<double, bytes> log(const simd<double, bytes>& x) { return math::log_positive(x); }
 template <int bytes> SARA_INLINE simd<double, bytes> log1p(const simd<double, bytes>& x) { return math::log1p_near(x); }
 template <int bytes> SARA_INLINE simd<double, bytes> atanh(const simd<double, bytes>& x) { return math::atanh_near(x); }
-
-// 0, 1, 2, ...
-template <class S> SARA_INLINE S lane_numbers() {
-  typename S::scalar numbers[S::lanes];
-  for (int i = 0; i < S::lanes; ++i) numbers[i] = static_cast<typename S::scalar>(i);
-  S x;
-  std::memcpy(&x.v, numbers, sizeof x.v);
-  return x;
-}
 
 template <class S> SARA_INLINE typename S::mask every_lane() { return S::broadcast(-1) < S::broadcast(0); }
 
@@ -215,6 +218,13 @@ template <class S, class T> SARA_INLINE S load_once(const T* from) {
   if constexpr (sizeof v >= 16) asm("" : "+v"(v));
 #endif
   return {v};
+}
+
+// 0, 1, 2, ...
+template <class S> SARA_INLINE S lane_numbers() {
+  typename S::scalar numbers[S::lanes];
+  for (int i = 0; i < S::lanes; ++i) numbers[i] = static_cast<typename S::scalar>(i);
+  return load<S>(numbers);
 }
 
 // `lanes` values to storage, rounded to nearest, ties to even.

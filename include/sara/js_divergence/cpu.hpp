@@ -12,7 +12,6 @@ inline namespace SARA_ABI {
 // Divergence and slopes of rows [begin, end); the arithmetic is double for every storage.
 template <class T> struct js_divergence_kernel {
   using arithmetic = double;
-  static constexpr bool keeps_masks = true;
   using A = arithmetic_t<T>;
 
   js_divergence_inputs<T> in;

@@ -12,7 +12,6 @@ inline namespace SARA_ABI {
 // The slopes lose their mean under q: the gradient does not see it, and what is left rounds less.
 template <class A> struct js_routing_step_kernel {
   using arithmetic = double;
-  static constexpr bool keeps_masks = true;
 
   double* q;   // [experts] sums, divided by `mass` in place
   double mass;
@@ -26,9 +25,8 @@ template <class A> struct js_routing_step_kernel {
   template <int bytes> SARA_INLINE void run() const {
     using S = simd<double, bytes>;
     const row_cut<S> cut(columns);
-    const S n = S::broadcast(mass);
-    S tail = load<S>(q + cut.tail_at) / n;   // before the last full vector divides the lanes that they share
-    for (index_t e = 0; e < cut.full; e += S::lanes) store(q + e, load<S>(q + e) / n);
+    S tail = load<S>(q + cut.tail_at) / S::broadcast(mass);   // before the last full vector divides the lanes that they share
+    for (index_t e = 0; e < cut.full; e += S::lanes) store(q + e, load<S>(q + e) / S::broadcast(mass));
     if (cut.tail) store(q + cut.tail_at, tail);
 
     S sum = S::broadcast(0), mean = S::broadcast(0);

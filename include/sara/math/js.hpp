@@ -10,12 +10,12 @@
 // of 1 - u = 2 lo / (p + q), taken by division. Every term is >= 0; hi and lo make the sum symmetric bit by bit.
 //
 // R may be double, a SIMD vector of it, or an Eigen AutoDiffScalar: whatever has the arithmetic operators and, found
-// by its namespace or here, select, log, log1p and atanh, and any for what its comparisons yield.
+// by its namespace or here, select, log, log1p and atanh, and any and reused for what its comparisons yield.
 #pragma once
 
 #include <cmath>
 
-#include "../core/config.hpp"
+#include "log.hpp"
 
 namespace sara::math {
 inline namespace SARA_ABI {
@@ -35,24 +35,24 @@ template <class R> struct js_term { R value, slope_p, slope_q; };
 // 0 <= p, q < 5e307. Where a side is 0 its slope (-inf, or undefined) is given as 0: what it multiplies, the probability of that expert
 // in any token, is 0 as well. NaN in, NaN out.
 template <class R> SARA_INLINE js_term<R> js(const R& p, const R& q) {
-  const auto p_is_less = p < q;
+  const auto p_is_less = reused(p < q);
   const R zero = p - p, one = zero + 1.0;   // NaN where p is
   const R hi = select(p_is_less, q, p), lo = select(p_is_less, p, q), sum = hi + lo, apart = hi - lo;
-  const auto empty = sum == zero;
+  const auto empty = reused(sum == zero);
   const R whole = select(empty, one, sum);
 
-  const auto near = apart + apart < whole;
+  const auto near = reused(apart + apart < whole);
   const R v = apart / select(near, whole, whole + (hi + hi));   // u; far u / (2 + u), whose atanh is 1/2 ln(1 + u)
   const R a = atanh(v), b = log1p(-(v * v)) * 0.5;              // near log1p(+-u) = b +- a
   R phi = v * a + b, slope_hi = (b + a) * 0.5, slope_lo = (b - a) * 0.5;
   if (any(!near)) {
     const R y = (lo + lo) / whole;   // 1 - u
-    const R half_log_y = log(select(near, one, select(lo == zero, one, y))) * 0.5;
+    const R half_log_y = log(select(near, one, select(reused(lo == zero), one, y))) * 0.5;
     phi = select(near, phi, y * half_log_y - (y - 2.0) * a);
     slope_hi = select(near, slope_hi, a);
     slope_lo = select(near, slope_lo, half_log_y);
   }
-  const R at_lo = select(lo == zero, zero, slope_lo), at_hi = select(empty, zero, slope_hi);
+  const R at_lo = select(reused(lo == zero), zero, slope_lo), at_hi = select(empty, zero, slope_hi);
   return {sum * 0.5 * phi, select(p_is_less, at_lo, at_hi), select(p_is_less, at_hi, at_lo)};
 }
 

@@ -7,6 +7,9 @@
 namespace sara::math {
 inline namespace SARA_ABI {
 
+// A comparison's result that is used more than once: where it is one number's, nothing is to be done (cpu/simd.hpp).
+SARA_INLINE bool reused(bool condition) { return condition; }
+
 // Minimax for (atanh(s) / s - 1) / s^2 over s^2 in [0, 1/4]: relative error of atanh 7e-18.
 struct atanh_coefficients {
   static constexpr double all[] = {0.33333333333334022194,  0.19999999999786255336,  0.14285714308883068082,  0.11111109847888976022,
@@ -38,7 +41,7 @@ template <class V> SARA_INLINE V log1p_near(const V& x) { return mul_add(x * x, 
 
 // ln x for x > 0, denormals included. NaN for NaN.
 template <class V> SARA_INLINE V log_positive(const V& x) {
-  const auto is_denormal = x < V::broadcast(2.2250738585072014e-308);
+  const auto is_denormal = reused(x < V::broadcast(2.2250738585072014e-308));
   const V normal = select(is_denormal, x * 18014398509481984.0, x);   // 2^54
   // normal = 2^e m, m in [sqrt(1/2), sqrt(2)): e is the exponent field of normal / sqrt(1/2), here with the field's bias: never negative,
   // so that it needs neither a shift nor a conversion that knows signs, which AVX2 has not.
