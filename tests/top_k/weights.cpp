@@ -94,6 +94,30 @@ TEST_CASE("top_k: a sum of 0 leaves renormalised weights 0", "[top_k]") {
   });
 }
 
+TEST_CASE("top_k: equal weights that are added up one after the other are not all rounded alike", "[top_k]") {
+  constexpr int k = 64;
+  const std::vector<float> values(k, 0.1f);
+  std::vector<float> weights(k), grad_weights(k, 0.f), grad(k);
+  std::vector<std::int32_t> chosen(k);
+  const sara::cpu_executor cpu;
+  sara::top_k_into(cpu, sara::top_k_inputs<float>{.scores = sara::matrix_view{values.data(), 1, k}},
+                   {.indices = sara::matrix_view{chosen.data(), 1, k}, .weights = sara::matrix_view{weights.data(), 1, k}},
+                   {.renormalize = true});
+  CHECK(weights == std::vector<float>(k, 1.f / k));
+
+  grad_weights[3] = 1;   // of the weight of expert 3, as the lower index comes first
+  sara::top_k_backward_into(cpu,
+                            sara::top_k_backward_inputs<float>{.indices = sara::matrix_view<const std::int32_t>{chosen.data(), 1, k},
+                                                               .grad_weights = sara::matrix_view<const float>{grad_weights.data(), 1, k},
+                                                               .values = sara::matrix_view<const float>{values.data(), 1, k}},
+                            {.grad_values = sara::matrix_view{grad.data(), 1, k}}, {.renormalize = true});
+  const double sum = k * static_cast<double>(0.1f);
+  for (int e = 0; e < k; ++e) {
+    const double want = ((e == 3) - 1. / k) / sum;
+    CHECK(std::abs(static_cast<double>(grad[static_cast<std::size_t>(e)]) - want) <= 6e-8 * std::abs(want));
+  }
+}
+
 TEMPLATE_TEST_CASE("top_k_backward: the formula, both modes, indices that are not routed", "[top_k]", double, float, sara::bf16,
                    sara::fp16) {
   using A = sara::arithmetic_t<TestType>;

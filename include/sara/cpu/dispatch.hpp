@@ -25,7 +25,10 @@ template <class Kernel>
 template <class Kernel> void run_kernel([[maybe_unused]] instruction_set isa, index_t columns, const Kernel& kernel) {
   const index_t row_bytes = columns * static_cast<index_t>(sizeof(typename Kernel::arithmetic));
 #if defined(__x86_64__)
-  if (isa == instruction_set::avx512 && row_bytes >= 64) return run_avx512(kernel);
+#if defined(__CUDACC__) && !defined(__clang__)   // what reused() does for GCC it does not do behind nvcc
+  if constexpr (sizeof(typename Kernel::arithmetic) == 4)
+#endif
+    if (isa == instruction_set::avx512 && row_bytes >= 64) return run_avx512(kernel);
   if (isa >= instruction_set::avx2 && row_bytes >= 32) return run_avx2(kernel);
 #endif
   if (row_bytes >= 16) return run_vector128(kernel);

@@ -258,7 +258,7 @@ template <class A, class G> struct softmax_gradient_kernel {
         each_row([&](auto r) __attribute__((always_inline)) { dot[r] = dot[r] + part_dot[r]; });
       };
       add_in_blocks(cut, add, whole);
-      lane_a_row<A> largest;   // parts of the rows' sums, each at least the row's largest exponential
+      lane_a_row<A> largest;   // sums of two lanes: no row of a large expert is missed, some of several are taken along
       const lane_a_row<A> sums = sums_of_lanes(whole, largest), times = load<lane_a_row<A>>(factors + first) / sums;
       const lane_a_row<A> mean = sums_of_lanes(dot) / sums;
       S t[rows_at_once], m[rows_at_once], l[rows_at_once] = {};

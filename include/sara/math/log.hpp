@@ -7,7 +7,7 @@
 namespace sara::math {
 inline namespace SARA_ABI {
 
-// A comparison's result that is used more than once: where it is one number's, nothing is to be done (cpu/simd.hpp).
+// Marks a comparison's result that is used more than once, for the compiler of a SIMD vector's (cpu/simd.hpp); one number's stays as it is.
 SARA_INLINE bool reused(bool condition) { return condition; }
 
 // Minimax for (atanh(s) / s - 1) / s^2 over s^2 in [0, 1/4]: relative error of atanh 7e-18.

@@ -247,17 +247,17 @@ void top_k_backward_into(const cpu_executor& given, const top_k_backward_inputs<
     for (index_t t = blocks.begin(block); t < blocks.end(block); ++t) {
       const auto chosen = [&](index_t i) { return static_cast<index_t>(in.indices(t, i)); };
       const auto is_routed = [&](index_t i) { return chosen(i) >= 0 && chosen(i) < experts; };
-      A sum = 0, dot = 0;   // of the chosen values; of value times gradient
+      double sum = 0, dot = 0;   // of the chosen values; of value times gradient
       for (index_t i = 0; options.renormalize && i < k; ++i)
         if (is_routed(i)) {
-          const A v = static_cast<A>(load_value(in.values(t, chosen(i))));
+          const double v = static_cast<double>(load_value(in.values(t, chosen(i))));
           sum += v;
-          dot += v * in.grad_weights(t, i);
+          dot += v * static_cast<double>(in.grad_weights(t, i));
         }
       if (options.mode == gradient_mode::overwrite) clear_row(out.grad_values.row(t), experts);
       const auto slot_gradient = [&](index_t i) {
         if (!options.renormalize) return in.grad_weights(t, i) * scale;
-        return sum != 0 ? (in.grad_weights(t, i) - dot / sum) / sum * scale : A(0);
+        return sum != 0 ? static_cast<A>((static_cast<double>(in.grad_weights(t, i)) - dot / sum) / sum) * scale : A(0);
       };
       for (index_t i = 0; i < k; ++i) {
         if (!is_routed(i)) continue;
