@@ -86,8 +86,8 @@ template <class A, int bytes> struct simd {
 };
 
 // A comparison's result that is used more than once. Of 8 doubles GCC 12 would work it lane by lane at each use, as the function that
-// compares has no AVX-512 before it is inlined; made bits of here, it is compared once, and `select` takes bits. No kernel compares 16
-// floats for more than one use. Not behind nvcc, whose emulated twin in the tests does not inline by force.
+// compares has no AVX-512 before it is inlined; made bits of here, it is compared once, and `select` takes bits. Of 16 floats, whose one
+// such use is row_cut's, it makes no such code. Not behind nvcc, whose emulated twin in the tests does not inline by force.
 template <class A, int bytes> SARA_INLINE simd_mask<A, bytes> reused(const simd_mask<A, bytes>& m) {
   typename simd_vector<integer_of<A>, bytes>::type v = m.v;
 #if defined(__x86_64__) && !defined(__clang__) && !defined(__CUDACC__)
@@ -135,6 +135,7 @@ SARA_INLINE auto over_lanes(const V<A, bytes>& x, const Join& join) {
   }
 }
 
+// The largest of the lanes; or of every `left`-th, a vector of so many.
 template <int left = 1, class S> SARA_INLINE auto max_of_lanes(const S& x) {
   return over_lanes<left>(
       x, [](const auto& a, const auto& b) __attribute__((always_inline)) { return max(a, b); });

@@ -45,7 +45,7 @@ template <class R> SARA_INLINE js_term<R> js(const R& p, const R& q) {
   const R v = apart / select(near, whole, whole + (hi + hi));   // u; far u / (2 + u), whose atanh is 1/2 ln(1 + u)
   const R a = atanh(v), b = log1p(-(v * v)) * 0.5;              // near log1p(+-u) = b +- a
   R phi = v * a + b, slope_hi = (b + a) * 0.5, slope_lo = (b - a) * 0.5;
-  if (any(!near)) {
+  if (any(!near)) {                  // lo is compared here and below, as what is kept across a branch costs more
     const R y = (lo + lo) / whole;   // 1 - u
     const R half_log_y = log(select(near, one, select(reused(lo == zero), one, y))) * 0.5;
     phi = select(near, phi, y * half_log_y - (y - 2.0) * a);
