@@ -12,6 +12,7 @@
 
 namespace {
 
+using sara::index_t;
 using sara::matrix_view;
 
 constexpr std::size_t tokens = 600, experts = 70, k = 4, sequences = 3;
@@ -177,4 +178,32 @@ TEST_CASE("executor: instruction sets", "[cpu]") {
     INFO(call.name);
     CHECK(c.written() == best);
   }
+}
+
+TEST_CASE("block_shares: every block once, for workers one after the other and at once", "[cpu]") {
+  for (const index_t blocks : {0, 1, 2, 5, 64, 1000})
+    for (const int workers : {1, 2, 3, 31, 32, 33, 70}) {
+      INFO(blocks << " blocks, " << workers << " workers");
+      for (const bool at_once : {false, true}) {
+        std::vector<std::atomic<int>> taken(static_cast<std::size_t>(blocks));
+        sara::block_shares shares(blocks, workers);
+        const auto take = [&](int w) { shares.take(w, [&](index_t b) { taken.at(static_cast<std::size_t>(b)).fetch_add(1); }); };
+        if (at_once)
+          sara::spawn_threads(workers, sara::worker_task(take));
+        else
+          for (int w = workers; w-- > 0;) take(w);
+        CHECK(std::all_of(taken.begin(), taken.end(), [](const auto& times) { return times == 1; }));
+      }
+    }
+}
+
+TEST_CASE("block_shares: a worker begins with its own share, then goes through what is left of the others'", "[cpu]") {
+  sara::block_shares shares(10, 3);   // 0 to 2, 3 to 5, 6 to 9
+  std::vector<index_t> first, second;
+  shares.take(1, [&](index_t b) {
+    if (b == 4) shares.take(2, [&](index_t other) { second.push_back(other); });   // which comes while the first is at its second block
+    first.push_back(b);
+  });
+  CHECK(second == std::vector<index_t>{6, 7, 8, 9, 0, 1, 2, 5});
+  CHECK(first == std::vector<index_t>{3, 4});
 }

@@ -6,6 +6,7 @@
 
 #include "../core/workspace.hpp"
 #include "instruction_set.hpp"
+#include "simd.hpp"
 #include "threads.hpp"
 
 namespace sara {
@@ -41,42 +42,38 @@ inline int worth_workers(const cpu_executor& exec, index_t elements) {
   return static_cast<int>(std::min<index_t>(thread_limit(exec), worth));
 }
 
-// Calls work(worker) for each of `workers` workers, at the same time where the executor allows it.
-template <class Work> void run_workers(const cpu_executor& exec, int workers, Work& work) {
-  if (workers <= 1) return work(0);
-  if (exec.pool) return exec.pool(workers, worker_task(work));
-  spawn_threads(workers, worker_task(work));
-}
-
-// Calls work(block, worker) for every block, each by the first worker that is free.
-template <class Work> void run_blocks(const cpu_executor& exec, int workers, index_t blocks, const Work& work) {
-  std::atomic<index_t> next{0};
-  auto take = [&](int worker) {
-    for (index_t b; (b = next.fetch_add(1, std::memory_order_relaxed)) < blocks;) work(b, worker);
+// Calls work(worker) for each of `workers` workers, at the same time where the executor allows it. What they wrote past the caches is
+// there for all when it returns.
+template <class Work> void run_workers(const cpu_executor& exec, int workers, const Work& work) {
+  auto task = [&](int worker) {
+    work(worker);
+    finish_past_caches();
   };
-  run_workers(exec, static_cast<int>(std::min<index_t>(workers, blocks)), take);
+  if (workers <= 1) return task(0);
+  if (exec.pool) return exec.pool(workers, worker_task(task));
+  spawn_threads(workers, worker_task(task));
 }
 
-// Rows cut into blocks of some 16,000 values, for work in which no row depends on another.
-struct row_blocks {
-  index_t rows, length, count;
+// Blocks of work in contiguous shares. A worker takes those of its own share in order, and then what others have left of theirs: so it goes
+// through memory in one line, which the caches' prefetchers can follow, and finds with it what the call or phase before left there.
+class block_shares {
+ public:
+  block_shares(index_t blocks, int workers) : blocks_(blocks), shares_(std::clamp<index_t>(workers, 1, most)) {}
 
-  row_blocks(index_t all_rows, index_t columns)
-      : rows(all_rows), length(std::max<index_t>(16384 / columns, 4)), count((all_rows + length - 1) / length) {}
-  index_t begin(index_t block) const { return block * length; }
-  index_t end(index_t block) const { return std::min(rows, (block + 1) * length); }
-};
-
-// The scratch of each worker: an object whose take(memory, columns) carves it.
-template <class Scratch> Scratch* take_scratch(carver& memory, int workers, index_t columns) {
-  Scratch* const all = memory.take<Scratch>(workers);
-  for (int w = 0; w < workers; ++w) {
-    Scratch mine;
-    mine.take(memory, columns);
-    if (memory.carves()) all[w] = mine;
+  // Calls work(block) for each block that worker number `worker` comes to before the others.
+  template <class Work> void take(int worker, const Work& work) {
+    for (index_t i = 0; i < shares_; ++i) {
+      const index_t share = (worker + i) % shares_, begin = blocks_ * share / shares_, end = blocks_ * (share + 1) / shares_;
+      for (index_t b; (b = begin + taken_[share][0].fetch_add(1, std::memory_order_relaxed)) < end;) work(b);
+    }
   }
-  return all;
-}
+
+ private:
+  static constexpr index_t most = 32;
+
+  index_t blocks_, shares_;
+  std::atomic<index_t> taken_[most][8] = {};   // of each share, the first; the others keep them on lines of their own
+};
 
 // The scratch of a call: the executor's, or the heap's until the call ends.
 class scratch_memory {

@@ -167,7 +167,6 @@ void differentiate_softmax_rows(const row_block<T>& block, const sequence_rows<c
     run_kernel(block.isa, block.columns,
                softmax_gradient_kernel<A, G>{exponentials, to, factors, chunk.filled, block.columns, slopes, large_mean, how});
   }
-  if (how == row_write::past_caches) finish_past_caches();
 }
 
 }   // namespace SARA_ABI

@@ -5,9 +5,9 @@
 // Units too large for that are cut into blocks that all workers share. Blocks depend on the sequence's length alone, and their
 // sums are added in order, so results are the same bits for any number of workers.
 //
-// Work is taken in the order of one ticket counter: blocks of the first sweep, whole units, blocks of the second. A worker that
-// draws a second-sweep block may have to wait for its unit's step, whose tickets have all been drawn by workers that do not wait:
-// so any order of running the workers, one after the other included, ends.
+// Work comes in phases: blocks of the first sweep, whole units, blocks of the second; a worker goes on to the next when nothing of the last
+// is left to take. One that takes a second-sweep block may have to wait for its unit's step, whose blocks have all been taken by workers
+// that do not wait: so any order of running the workers, one after the other included, ends.
 #pragma once
 
 #include <cmath>
@@ -110,23 +110,22 @@ template <class T, class G, class Step> class softmax_sweeps {
         ++split_count_;
       }
     }
-    const index_t whole_tickets = layers * count;
-    const index_t outside_tickets =
-        gradient.given() && mode == gradient_mode::overwrite && sequences.layout() == token_layout::packed ? layers : 0;
-
-    run_blocks(exec, workers, sum_tickets + whole_tickets + outside_tickets + gradient_tickets, [&](index_t ticket, int worker) {
-      if (ticket < sum_tickets) return sum_block(ticket, worker);
-      ticket -= sum_tickets;
-      if (ticket < whole_tickets) {
-        const index_t l = ticket / count, s = ticket % count;
+    const bool has_outside = gradient.given() && mode == gradient_mode::overwrite && sequences.layout() == token_layout::packed;
+    const int busy = static_cast<int>(std::clamp<index_t>(sum_tickets + layers * count + gradient_tickets, 1, workers));
+    block_shares sums(sum_tickets, busy), units(layers * count, busy), outsides(has_outside ? layers : 0, busy),
+        gradients(gradient_tickets, busy);
+    const auto take = [&](int worker) {
+      sums.take(worker, [&](index_t ticket) { sum_block(ticket, worker); });
+      units.take(worker, [&](index_t unit) {
+        const index_t l = unit / count, s = unit % count;
         if (!step.has_weight(l, s)) return without_weight(l, s);
         if (workers == 1 || !is_split(s, workers, layers * planned)) whole_unit(l, s, worker);
-        return;
-      }
-      ticket -= whole_tickets;
-      if (ticket < outside_tickets) return clear_outside(ticket);
-      gradient_block(ticket - outside_tickets, worker);
-    });
+      });
+      outsides.take(worker, [&](index_t layer) { clear_outside(layer); });
+      // backwards: the last rows are warm
+      gradients.take(busy - 1 - worker, [&](index_t ticket) { gradient_block(gradient_tickets - 1 - ticket, worker); });
+    };
+    run_workers(exec, busy, take);
   }
 
  private:
@@ -165,19 +164,27 @@ template <class T, class G, class Step> class softmax_sweeps {
     const index_t begin = b * cut.length, end = std::min(plan[s].rows.count, begin + cut.length);
     return {isa_, rows_of(logits[l], s), weights_of(s), plan[s].rows.step, plan[s].weight_scale, begin, end, logits.columns()};
   }
-  // Where a unit's exponentials wait for the second sweep if not with its worker: the gradient's own rows, if they can hold them.
+  // How the gradient of a unit is written whose exponentials wait at `parked`.
+  row_write row_write_beside(const void* parked, index_t l, index_t s) const {
+    const sequence_rows<G> to = rows_of(gradient[l], s);
+    const void *const at = to.data, *const logits_at = rows_of(logits[l], s).data;
+    const bool is_in_place = at == parked || at == logits_at;   // its lines are in the caches, being read
+    return row_write_of<G>(mode, to.data, to.stride, logits.columns(), is_large_gradient() && !is_in_place);
+  }
+  // Where a unit's exponentials wait for the second sweep if not with its worker: the gradient's own rows, if they can hold them. From those
+  // that could be written past the caches they come back later than 512-bit vectors make floats' exponentials again.
   sequence_rows<A> parked_of(index_t l, index_t s) const {
-    if constexpr (std::is_same_v<G, A>)
-      if (first_sweep && gradient.given() && can_park_in_gradient()) return rows_of(gradient[l], s);
+    if constexpr (std::is_same_v<G, A>) {
+      if (!first_sweep || !gradient.given() || !can_park_in_gradient()) return {};
+      const bool are_quick = isa_ == instruction_set::avx512 && sizeof(A) == sizeof(float);
+      if (!are_quick || row_write_beside(nullptr, l, s) != row_write::past_caches) return rows_of(gradient[l], s);
+    }
     return {};
   }
   void differentiate(index_t l, index_t s, index_t b, const sequence_rows<A>& parked, const A* slopes, double coefficient,
                      const worker_memory& mine) const {
-    const sequence_rows<G> to = rows_of(gradient[l], s);
-    const void *const at = to.data, *const logits_at = rows_of(logits[l], s).data;
-    const bool is_in_place = at == parked.data || at == logits_at;   // its lines are in the caches, being read
-    const row_write how = row_write_of<G>(mode, to.data, to.stride, logits.columns(), is_large_gradient() && !is_in_place);
-    differentiate_softmax_rows<T, G>(block_of(l, s, b), {parked.data, parked.stride}, slopes, coefficient, how, to, mine.rows);
+    differentiate_softmax_rows<T, G>(block_of(l, s, b), {parked.data, parked.stride}, slopes, coefficient,
+                                     row_write_beside(parked.data, l, s), rows_of(gradient[l], s), mine.rows);
   }
 
   void whole_unit(index_t l, index_t s, int worker) {

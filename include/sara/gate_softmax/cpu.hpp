@@ -1,7 +1,7 @@
 // gate_softmax and its backward on the CPU.
 #pragma once
 
-#include "../cpu/executor.hpp"
+#include "../cpu/blocks.hpp"
 #include "../cpu/sequence_rows.hpp"
 #include "types.hpp"
 
@@ -135,7 +135,6 @@ void gate_softmax_into(const cpu_executor& given, const gate_softmax_inputs<T>& 
       for (int r = 0; out.log_sum_exp.given() && r < chunk.count; ++r)
         out.log_sum_exp[first + r] = static_cast<A>(peaks[r].log_sum_exp(sums[r]));
     }
-    if (how == row_write::past_caches) finish_past_caches();
   });
 }
 
@@ -163,7 +162,6 @@ void gate_softmax_backward_into(const cpu_executor& given, const gate_softmax_ba
         in.probs, in.grad_probs,       in.grad_log_sum_exp, out.grad_logits, static_cast<arithmetic_t<P>>(options.scale),
         how,      blocks.begin(block), blocks.end(block)};
     run_kernel(isa, experts, kernel);
-    if (how == row_write::past_caches) finish_past_caches();
   });
 }
 

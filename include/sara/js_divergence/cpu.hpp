@@ -1,7 +1,7 @@
 // js_divergence on the CPU.
 #pragma once
 
-#include "../cpu/executor.hpp"
+#include "../cpu/blocks.hpp"
 #include "../cpu/rows.hpp"
 #include "../math/js.hpp"
 #include "types.hpp"

@@ -1,6 +1,7 @@
 // The routing histograms, soft and hard, and their backwards on the CPU.
 #pragma once
 
+#include "../cpu/blocks.hpp"
 #include "../cpu/sweeps.hpp"
 #include "types.hpp"
 

@@ -9,7 +9,7 @@
 // But for the choice between them, no branch depends on the data.
 #pragma once
 
-#include "../cpu/executor.hpp"
+#include "../cpu/blocks.hpp"
 #include "cpu_networks.hpp"
 #include "types.hpp"
 
