@@ -21,10 +21,10 @@ inline index_t chunk_rows(index_t columns, index_t values = summed_at_once) {
   return std::clamp<index_t>(values / std::max<index_t>(columns, 1) / rows_at_once * rows_at_once, rows_at_once, most_chunk_rows);
 }
 
-// Asks for what lies 4 KiB on, where rows mostly go on. A hint, which may name memory that is not ours. It is brought as far as the
-// second-level cache: the first has few places in which to wait for memory. Narrow values, widened as they are read, want it in the first.
-template <bool is_narrow = false> SARA_INLINE void prefetch_ahead(const void* from) {
-  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(from) + 4096), 0, is_narrow ? 3 : 2);
+// Asks for what lies so many bytes on, where rows mostly go on; a hint, which may name memory that is not ours. What is read goes into the
+// first-level cache (3), logits from far ahead, as memory takes long; gradients, which wait in few of its places, into the second (2).
+template <int bytes, int level> SARA_INLINE void prefetch_ahead(const void* from) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(from) + bytes), 0, level);
 }
 
 template <class F> SARA_INLINE void each_row(const F& f) { written_out<rows_at_once>(f); }   // of a group
@@ -148,8 +148,8 @@ template <class T> struct exponentials_kernel {
       S x[n * vectors];
       written_out<n * vectors>([&](auto i) __attribute__((always_inline)) {
         const T* const here = row[i / vectors] + e + i % vectors * S::lanes;
-        prefetch_ahead<(sizeof(T) < sizeof(A))>(here);
-        prefetch_ahead(out[i / vectors] + e + i % vectors * S::lanes);
+        prefetch_ahead<8192, 3>(here);
+        prefetch_ahead<2048, 3>(out[i / vectors] + e + i % vectors * S::lanes);
         x[i] = load<S>(here);
       });
       exp(x);
@@ -249,7 +249,7 @@ template <class A, class G> struct softmax_gradient_kernel {
         for (index_t e = begin; e < end; e += S::lanes) {
           const S slope = load<S>(slopes + e);
           each_row([&](auto r) __attribute__((always_inline)) {
-            prefetch_ahead(next[r] + e * step);
+            prefetch_ahead<4096, 2>(next[r] + e * step);
             const S x = load_once<S>(row[r] + e);
             sum[r] = sum[r] + x;
             part_dot[r] = mul_add(x, slope, part_dot[r]);
