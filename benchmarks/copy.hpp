@@ -12,11 +12,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstring>
-#include <map>
 #include <memory>
 #include <random>
-#include <tuple>
 #include <vector>
 
 namespace benchmarks {
@@ -70,10 +69,10 @@ class copy_buffers {
   explicit copy_buffers(std::size_t bytes)
       : half_(std::max<std::size_t>(bytes / 2 / 128, 1) * 128), data_(static_cast<char*>(::operator new(2 * half_, std::align_val_t(64)))) {
     std::mt19937_64 bits(half_);
-    for (std::size_t i = 0; i < 2 * half_; i += 8) {
-      const auto random = bits();
-      std::memcpy(data_.get() + i, &random, 8);
-    }
+    std::vector<std::uint64_t> random(8192);
+    for (std::uint64_t& each : random) each = bits();
+    for (std::size_t i = 0; i < 2 * half_; i += 65536)
+      std::memcpy(data_.get() + i, random.data(), std::min<std::size_t>(65536, 2 * half_ - i));
   }
   std::size_t bytes() const { return 2 * half_; }
 
@@ -95,15 +94,15 @@ class copy_buffers {
   std::unique_ptr<char, release> data_;
 };
 
-// Bytes a second of the quicker kind, median of at least 30 copies; measured once for each footprint and number of threads.
+// Bytes a second of the quicker kind, median of at least 9 copies of each. Measured anew each time: what other machines' work leaves of
+// caches and memory changes from second to second.
 inline double copy_bandwidth(std::size_t bytes, int threads) {
-  static std::map<std::tuple<std::size_t, int>, double> known;
-  double& best = known[{bytes, threads}];
-  if (best > 0) return best;
   const copy_buffers buffers(bytes);
+  double best = 0;
   for (const copy_kind kind : {copy_kind::ordinary, copy_kind::streaming}) {
+    buffers.run(kind, threads);
     std::vector<double> seconds;
-    for (double total = 0; seconds.size() < 30 || (total < 0.05 && seconds.size() < 10000); total += seconds.back()) {
+    for (double total = 0; seconds.size() < 9 || (total < 0.01 && seconds.size() < 10000); total += seconds.back()) {
       const auto begin = std::chrono::steady_clock::now();
       buffers.run(kind, threads);
       seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());

@@ -534,7 +534,7 @@ a rounding of bf16, 2^-9.
         out.append("""## The benchmarks
 
 `Gelem/s` counts elements of logits; `GB/s` counts the bytes a call must move (each input read once, each output written once); `of copy` is
-that rate by the quicker of an ordinary and a streaming copy of as many bytes on as many threads, measured in the same run. `spread` is the
+that rate by the quicker of an ordinary and a streaming copy of as many bytes on as many threads, measured just before each repetition. `spread` is the
 standard deviation of the repetitions by their mean; `threads:2` runs on a pool, `spawned` without one. `step %`: what js_divergence takes
 on as many rows, which is the step on [experts] between the two sweeps, by what the fused call takes.
 """)

@@ -40,7 +40,7 @@ inline double control() {
     std::uint64_t x[chains];
     for (int c = 0; c < chains; ++c) x[c] = 88172645463325252u + static_cast<std::uint64_t>(worker * chains + c);
     for (int i = 0; i < 200000; ++i)
-      sara::written_out<chains>([&](auto c) {
+      sara::written_out<chains>([&](auto c) __attribute__((always_inline)) {
         x[c] ^= x[c] << 13;
         x[c] ^= x[c] >> 7;
         x[c] ^= x[c] << 17;

@@ -206,4 +206,9 @@ TEST_CASE("block_shares: a worker begins with its own share, then goes through w
   });
   CHECK(second == std::vector<index_t>{6, 7, 8, 9, 0, 1, 2, 5});
   CHECK(first == std::vector<index_t>{3, 4});
+
+  sara::block_shares from_end(10, 3);
+  std::vector<index_t> last_first;
+  from_end.take<true>(34, [&](index_t b) { last_first.push_back(b); });   // 34 is 1 of 3
+  CHECK(last_first == std::vector<index_t>{5, 4, 3, 9, 8, 7, 6, 2, 1, 0});
 }

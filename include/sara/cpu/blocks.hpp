@@ -2,16 +2,19 @@
 #pragma once
 
 #include "executor.hpp"
+#include "simd.hpp"
 
 namespace sara {
 inline namespace SARA_ABI {
 
 // Calls work(block, worker) for every block.
 template <class Work> void run_blocks(const cpu_executor& exec, int workers, index_t blocks, const Work& work) {
-  workers = static_cast<int>(std::min<index_t>(workers, blocks));
   block_shares shares(blocks, workers);
-  const auto take = [&](int worker) { shares.take(worker, [&](index_t block) { work(block, worker); }); };
-  run_workers(exec, workers, take);
+  const auto take = [&](int worker) {
+    shares.take(worker, [&](index_t block) { work(block, worker); });
+    finish_past_caches();
+  };
+  run_workers(exec, static_cast<int>(std::min<index_t>(workers, blocks)), take);
 }
 
 // Rows cut into blocks of some 16,000 values, for work in which no row depends on another.

@@ -6,7 +6,6 @@
 
 #include "../core/workspace.hpp"
 #include "instruction_set.hpp"
-#include "simd.hpp"
 #include "threads.hpp"
 
 namespace sara {
@@ -42,29 +41,28 @@ inline int worth_workers(const cpu_executor& exec, index_t elements) {
   return static_cast<int>(std::min<index_t>(thread_limit(exec), worth));
 }
 
-// Calls work(worker) for each of `workers` workers, at the same time where the executor allows it. What they wrote past the caches is
-// there for all when it returns.
-template <class Work> void run_workers(const cpu_executor& exec, int workers, const Work& work) {
-  auto task = [&](int worker) {
-    work(worker);
-    finish_past_caches();
-  };
-  if (workers <= 1) return task(0);
-  if (exec.pool) return exec.pool(workers, worker_task(task));
-  spawn_threads(workers, worker_task(task));
+// Calls work(worker) for each of `workers` workers, at the same time where the executor allows it.
+template <class Work> void run_workers(const cpu_executor& exec, int workers, Work& work) {
+  if (workers <= 1) return work(0);
+  if (exec.pool) return exec.pool(workers, worker_task(work));
+  spawn_threads(workers, worker_task(work));
 }
 
-// Blocks of work in contiguous shares. A worker takes those of its own share in order, and then what others have left of theirs: so it goes
-// through memory in one line, which the caches' prefetchers can follow, and finds with it what the call or phase before left there.
+// Blocks of work in contiguous shares. A worker takes those of its own share in order, and then what others have left of theirs: so it mostly
+// goes on where it is in memory, as the caches' prefetchers can follow, and finds with it what the phase or call before left there.
 class block_shares {
  public:
-  block_shares(index_t blocks, int workers) : blocks_(blocks), shares_(std::clamp<index_t>(workers, 1, most)) {}
+  block_shares(index_t blocks, int workers) : blocks_(blocks), shares_(std::clamp<index_t>(std::min<index_t>(workers, blocks), 1, most)) {
+    for (index_t share = 0; share < shares_; ++share) next_[share][0] = blocks_ * share / shares_;
+  }
 
-  // Calls work(block) for each block that worker number `worker` comes to before the others.
-  template <class Work> void take(int worker, const Work& work) {
+  // Calls work(block) for each block that worker number `worker` comes to before the others; from_end: each share's last block first.
+  template <bool from_end = false, class Work> void take(int worker, const Work& work) {
     for (index_t i = 0; i < shares_; ++i) {
       const index_t share = (worker + i) % shares_, begin = blocks_ * share / shares_, end = blocks_ * (share + 1) / shares_;
-      for (index_t b; (b = begin + taken_[share][0].fetch_add(1, std::memory_order_relaxed)) < end;) work(b);
+      index_t* const next = next_[share];   // which is written only where there is something to be had
+      for (index_t b; __atomic_load_n(next, __ATOMIC_RELAXED) < end && (b = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < end;)
+        work(from_end ? begin + end - 1 - b : b);
     }
   }
 
@@ -72,7 +70,7 @@ class block_shares {
   static constexpr index_t most = 32;
 
   index_t blocks_, shares_;
-  std::atomic<index_t> taken_[most][8] = {};   // of each share, the first; the others keep them on lines of their own
+  alignas(64) index_t next_[most][8];   // of each share the first, alone on a line
 };
 
 // The scratch of a call: the executor's, or the heap's until the call ends.

@@ -21,8 +21,8 @@ inline index_t chunk_rows(index_t columns, index_t values = summed_at_once) {
   return std::clamp<index_t>(values / std::max<index_t>(columns, 1) / rows_at_once * rows_at_once, rows_at_once, most_chunk_rows);
 }
 
-// Asks for what lies so many bytes on, where rows mostly go on; a hint, which may name memory that is not ours. What is read goes into the
-// first-level cache (3), logits from far ahead, as memory takes long; gradients, which wait in few of its places, into the second (2).
+// Asks for what lies so many bytes on, where rows mostly go on, into the cache of that level (3: the first, 2: the second). A hint, which
+// may name memory that is not ours. How far, and into which: as it was quickest on Zen 5.
 template <int bytes, int level> SARA_INLINE void prefetch_ahead(const void* from) {
   __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(from) + bytes), 0, level);
 }

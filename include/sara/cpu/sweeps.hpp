@@ -95,7 +95,7 @@ template <class T, class G, class Step> class softmax_sweeps {
     const index_t layers = logits.layers(), count = sequences.sequences();
     index_t planned = 0, sum_tickets = 0, gradient_tickets = 0;
     for (index_t s = 0; s < count; ++s) planned += plan[s].rows.count;
-    const int workers = std::max(1, std::min(worth_workers(exec, layers * planned * logits.columns()), thread_limit(exec)));
+    const int workers = worth_workers(exec, layers * planned * logits.columns());
 
     split_count_ = 0;
     for (index_t s = 0; workers > 1 && s < count; ++s) {
@@ -122,8 +122,8 @@ template <class T, class G, class Step> class softmax_sweeps {
         if (workers == 1 || !is_split(s, workers, layers * planned)) whole_unit(l, s, worker);
       });
       outsides.take(worker, [&](index_t layer) { clear_outside(layer); });
-      // backwards: the last rows are warm
-      gradients.take(busy - 1 - worker, [&](index_t ticket) { gradient_block(gradient_tickets - 1 - ticket, worker); });
+      gradients.take<true>(worker, [&](index_t ticket) { gradient_block(ticket, worker); });   // from the end: the last rows are warm
+      finish_past_caches();
     };
     run_workers(exec, busy, take);
   }
@@ -165,26 +165,27 @@ template <class T, class G, class Step> class softmax_sweeps {
     return {isa_, rows_of(logits[l], s), weights_of(s), plan[s].rows.step, plan[s].weight_scale, begin, end, logits.columns()};
   }
   // How the gradient of a unit is written whose exponentials wait at `parked`.
-  row_write row_write_beside(const void* parked, index_t l, index_t s) const {
+  row_write how_written(index_t l, index_t s, const void* parked) const {
     const sequence_rows<G> to = rows_of(gradient[l], s);
     const void *const at = to.data, *const logits_at = rows_of(logits[l], s).data;
     const bool is_in_place = at == parked || at == logits_at;   // its lines are in the caches, being read
     return row_write_of<G>(mode, to.data, to.stride, logits.columns(), is_large_gradient() && !is_in_place);
   }
-  // Where a unit's exponentials wait for the second sweep if not with its worker: the gradient's own rows, if they can hold them. From those
-  // that could be written past the caches they come back later than 512-bit vectors make floats' exponentials again.
+  // Where a unit's exponentials wait for the second sweep if not with its worker: the gradient's own rows, if they can hold them. Not if
+  // these can be written past the caches instead, and exponentials are quick: 512-bit vectors make floats' again before memory brings them
+  // back (measured on Zen 5: two thirds of the time).
   sequence_rows<A> parked_of(index_t l, index_t s) const {
     if constexpr (std::is_same_v<G, A>) {
       if (!first_sweep || !gradient.given() || !can_park_in_gradient()) return {};
-      const bool are_quick = isa_ == instruction_set::avx512 && sizeof(A) == sizeof(float);
-      if (!are_quick || row_write_beside(nullptr, l, s) != row_write::past_caches) return rows_of(gradient[l], s);
+      const bool exp_is_quick = isa_ == instruction_set::avx512 && sizeof(A) == sizeof(float);
+      if (!exp_is_quick || how_written(l, s, nullptr) != row_write::past_caches) return rows_of(gradient[l], s);
     }
     return {};
   }
   void differentiate(index_t l, index_t s, index_t b, const sequence_rows<A>& parked, const A* slopes, double coefficient,
                      const worker_memory& mine) const {
-    differentiate_softmax_rows<T, G>(block_of(l, s, b), {parked.data, parked.stride}, slopes, coefficient,
-                                     row_write_beside(parked.data, l, s), rows_of(gradient[l], s), mine.rows);
+    differentiate_softmax_rows<T, G>(block_of(l, s, b), {parked.data, parked.stride}, slopes, coefficient, how_written(l, s, parked.data),
+                                     rows_of(gradient[l], s), mine.rows);
   }
 
   void whole_unit(index_t l, index_t s, int worker) {
