@@ -32,8 +32,8 @@ inline double quantile(const std::vector<double>& sorted, double part) {
 
 // A fixed amount of arithmetic on each of two threads, in registers: how long it takes says whether both cores are there, and whole.
 // The chains are independent and more than one can fill: whoever shares a core's units with us shows. They stay in general registers: on
-// Zen 5 under KVM, code of 128-bit vectors took 1.3 times as long after some sleeps, until a vzeroupper, and so dropped the turns of whoever
-// lets its threads sleep.
+// Zen 5 under KVM, code of 128-bit vectors took 1.3 times as long after some sleeps, until a vzeroupper, which looked like a missing core
+// where a library lets its threads sleep.
 inline double control() {
   auto task = [](int worker) {
     constexpr int chains = 8;

@@ -7,7 +7,7 @@
 namespace sara {
 inline namespace SARA_ABI {
 
-// Calls work(block, worker) for every block.
+// Calls work(block, worker) for every block, in shares. What was written past the caches is there for all when it returns.
 template <class Work> void run_blocks(const cpu_executor& exec, int workers, index_t blocks, const Work& work) {
   block_shares shares(blocks, workers);
   const auto take = [&](int worker) {
@@ -17,7 +17,7 @@ template <class Work> void run_blocks(const cpu_executor& exec, int workers, ind
   run_workers(exec, static_cast<int>(std::min<index_t>(workers, blocks)), take);
 }
 
-// Rows cut into blocks of some 16,000 values, for work in which no row depends on another.
+// Rows cut into blocks of some 16,000 values.
 struct row_blocks {
   index_t rows, length, count;
 

@@ -48,8 +48,9 @@ template <class Work> void run_workers(const cpu_executor& exec, int workers, Wo
   spawn_threads(workers, worker_task(work));
 }
 
-// Blocks of work in contiguous shares. A worker takes those of its own share in order, and then what others have left of theirs: so it mostly
-// goes on where it is in memory, as the caches' prefetchers can follow, and finds with it what the phase or call before left there.
+// Blocks of work in contiguous shares. A worker takes those of its own share in order, and then what others have left of theirs: so it
+// mostly goes on where it is in memory, as the caches' prefetchers can follow, and finds with it what the phase or call before left there.
+// Blocks may be taken in any order; cpu/blocks.hpp has what runs them where none depends on another.
 class block_shares {
  public:
   block_shares(index_t blocks, int workers) : blocks_(blocks), shares_(std::clamp<index_t>(std::min<index_t>(workers, blocks), 1, most)) {
