@@ -95,9 +95,16 @@ class copy_buffers {
 };
 
 // Bytes a second of the quicker kind, median of at least 9 copies of each. Measured anew each time: what other machines' work leaves of
-// caches and memory changes from second to second.
+// caches and memory changes from second to second. The buffers stay for the next call, which mostly is of as many bytes.
 inline double copy_bandwidth(std::size_t bytes, int threads) {
-  const copy_buffers buffers(bytes);
+  static std::size_t last = 0;
+  static std::unique_ptr<const copy_buffers> kept;
+  if (bytes != last || !kept) {
+    kept.reset();
+    kept = std::make_unique<const copy_buffers>(bytes);
+    last = bytes;
+  }
+  const copy_buffers& buffers = *kept;
   double best = 0;
   for (const copy_kind kind : {copy_kind::ordinary, copy_kind::streaming}) {
     buffers.run(kind, threads);

@@ -319,7 +319,7 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"loss", "model", "size", "softmax", "top_k", "odd", "scaling", "accuracy"}));
   CLI11_PARSE(app, argc, argv);
   if (is_quick && !*given_rounds) rounds = 9;
-  if (is_quick && !*given_seconds) seconds = 1.5;
+  if (is_quick && !*given_seconds) seconds = 1;
 
   race::race_day day({rounds, seconds}, is_quick, only);
   const bool right = day.run();
