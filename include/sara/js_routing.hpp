@@ -45,10 +45,10 @@
 // Cost and memory, CPU. Each logit is read once and each gradient written once while a sequence fits in the cache. Overwritten gradients
 // of 16 MiB and more in all, and not in place, go past the caches if their rows fill lines of 64 bytes, or follow on one another and have
 // 48 values or more (fp32; double 12, 16 bits 192); a sequence's rows do not if sequences are interleaved, nor where they hold its
-// exponentials: in fp32 and double those of a sequence too long for one worker's 8 MiB, or split over workers. In fp32 with AVX-512 such
-// a sequence's logits are read twice instead. Scratch (js_routing_workspace_bytes): a few rows a worker, layers x sequences doubles, at
-// most 8 MiB a worker for a sequence's exponentials where the gradient cannot hold them or is that large, at most 64 rows of sums for each
-// of 4 sequences a worker that are split over workers.
+// exponentials: in fp32 and double those of a sequence too long for its worker's memory, or split over workers. In fp32 with AVX-512 such
+// a sequence's logits are read twice instead. Scratch (js_routing_workspace_bytes): a few rows a worker, layers x sequences doubles, for a
+// sequence's exponentials at most 8 MiB a worker and 28 in all where the gradient cannot hold them or is that large, at most 64 rows of
+// sums for each of 4 sequences a worker that are split over workers.
 //
 // Cost and memory, CUDA. Views lie in memory of the stream's device; lists of layers stay on the host and are read during the call.
 // The call enqueues and returns: it waits for nothing, copies nothing from the host and, with a workspace lent, allocates nothing, so it may

@@ -125,6 +125,33 @@ TEST_CASE("large gradients: fp32, rows of whole lines and not, from any element 
 TEST_CASE("large gradients: a sequence too long for its worker's memory", "[large]") {
   same_as_one_by_one<float, float>({40000, 30000}, 64, {.skip = 5});
 }
+// Exponentials, of 16-bit gradients as of large ones, wait in at most 8 MiB a worker and 28 in all. Only shapes are looked at.
+TEST_CASE("large gradients: the memory of one worker and of many", "[large]") {
+  const index_t length = 4096, sequences = 64, experts = 256;   // 4 MiB a sequence
+  sara::bf16 some{};
+  float anchor = 0, loss = 0;
+  const auto bytes = [&](int threads, index_t tokens_at_once) {
+    const sara::js_routing_inputs<sara::bf16> in{
+        .logits = sara::matrix_view<const sara::bf16>(&some, length * sequences, experts),
+        .sequences = sara::sequences_view::uniform(length * sequences / tokens_at_once, tokens_at_once),
+        .anchors = sara::matrix_view<const float>(&anchor, sequences, experts)};
+    const sara::matrix_view<sara::bf16> gradient(&some, length * sequences, experts);
+    const auto of = [&](const sara::js_routing_outputs<sara::bf16>& out) {
+      return static_cast<double>(sara::js_routing_workspace_bytes(sara::cpu_executor{.threads = threads}, in, out)) / (1 << 20);
+    };
+    return of({.loss = sara::vector_view<float>(&loss, 1), .grad_logits = gradient}) - of({.loss = sara::vector_view<float>(&loss, 1)});
+  };
+  for (const int threads : {1, 2, 3}) {
+    CHECK(bytes(threads, 1024) == threads * 1.0);
+    CHECK(bytes(threads, length) == threads * 4.0);
+    CHECK(bytes(threads, 4 * length) == threads * 8.0);
+  }
+  CHECK(bytes(7, length) == 28.0);
+  for (const int threads : {8, 16, 64, 256}) {
+    CHECK(bytes(threads, length) <= 28.0);
+    CHECK(bytes(threads, length) > 27.5);
+  }
+}
 TEST_CASE("large gradients: other storages", "[large]") {
   same_as_one_by_one<double, double>({9000, 9000}, 128);
   same_as_one_by_one<double, double>({9000, 9000}, 128, {.skip = 1});

@@ -81,7 +81,9 @@ template <class T, class G, class Step> class softmax_sweeps {
       mine.rows.take(memory, experts);
       mine.sums = memory.take<double>(2 * experts);
       mine.slopes = memory.take<A>(experts);
-      const index_t fits = (index_t(8) << 20) / (mine.rows.stride * static_cast<index_t>(sizeof(A)));
+      // What many workers hold is to fit the caches together; and of more than 32 MiB the heap (glibc's) gives the pages back after each
+      // call: to have them made anew cost two thirds as much as the call itself, of 16 threads with 4 MiB each.
+      const index_t fits = std::min<index_t>(8 << 20, (28 << 20) / workers) / (mine.rows.stride * static_cast<index_t>(sizeof(A)));
       const bool parks = gradient.given() && first_sweep && (!can_park_in_gradient() || is_large_gradient());
       mine.parked_rows = parks ? std::min({longest, tokens, fits}) : 0;
       mine.parked = memory.take<A>(mine.parked_rows * mine.rows.stride);
