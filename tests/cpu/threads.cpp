@@ -1,9 +1,17 @@
-// Every way to run a call's workers: spawned, in a pool, in a user's own parallel-for; each exactly once.
+// Every way to run a call's workers: in a pool, in one of the call's own, in a user's own parallel-for; each exactly once.
 #include <sara/cpu/threads.hpp>
 
-#include <mutex>
 #include <set>
 #include <vector>
+
+#if defined(__linux__)
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <string>
+#endif
 
 #include "catch.hpp"
 
@@ -16,7 +24,7 @@ std::vector<int> run(const sara::parallel_for& pool, int workers) {
   if (pool)
     pool(workers, sara::worker_task(visit));
   else
-    sara::spawn_threads(workers, sara::worker_task(visit));
+    sara::thread_pool{workers}(workers, sara::worker_task(visit));   // as a call without a pool does
   return {visits.begin(), visits.end()};
 }
 
@@ -26,13 +34,13 @@ std::vector<int> once(int workers) { return std::vector<int>(static_cast<std::si
 
 TEST_CASE("threads: a pool of a negative size is refused", "[cpu]") { REQUIRE_THROWS_AS(sara::thread_pool(-1), sara::invalid_argument); }
 
-TEST_CASE("threads: spawned, each worker runs once, the first on the caller's thread", "[cpu]") {
+TEST_CASE("threads: of one call, each worker runs once, the first on the caller's thread", "[cpu]") {
   for (const int workers : {1, 2, 3, 16}) CHECK(run({}, workers) == once(workers));
   std::thread::id first;
   const auto note = [&](int w) {
     if (w == 0) first = std::this_thread::get_id();
   };
-  sara::spawn_threads(3, sara::worker_task(note));
+  sara::thread_pool{3}(3, sara::worker_task(note));
   CHECK(first == std::this_thread::get_id());
 }
 
@@ -60,6 +68,92 @@ TEST_CASE("threads: a pool's threads really run at the same time", "[cpu]") {
   pool(3, sara::worker_task(meet));
   CHECK(arrived == 3);
 }
+
+#if defined(__linux__)
+namespace {
+
+// Has every worker of a pool meet the others, so that each is on a thread of its own, and calls note(worker) there.
+template <class Note> void on_every_thread(sara::thread_pool& pool, const Note& note) {
+  std::atomic<int> arrived{0};
+  const auto meet = [&](int w) {
+    note(w);
+    arrived.fetch_add(1);
+    while (arrived.load() < pool.size()) std::this_thread::yield();
+  };
+  pool(pool.size(), sara::worker_task(meet));
+}
+
+// Of a thread of this process: is it asleep, and how often did it get a processor?
+struct thread_state {
+  bool asleep = false;
+  long switches = 0;
+};
+thread_state state_of(pid_t thread) {
+  thread_state state;
+  std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/status");
+  for (std::string name, line; file >> name && std::getline(file, line);) {
+    if (name == "State:") state.asleep = line.find('S') != std::string::npos && line.find("leeping") != std::string::npos;
+    if (name.ends_with("ctxt_switches:")) state.switches += std::stol(line);
+  }
+  return state;
+}
+thread_state asleep(pid_t thread) {
+  while (!state_of(thread).asleep) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  return state_of(thread);
+}
+
+std::atomic<int> held{0};   // threads in the handler; -1 lets them go
+void hold(int) {
+  held.fetch_add(1);
+  while (held.load() > 0) sched_yield();
+}
+
+}   // namespace
+
+TEST_CASE("threads: a pool wakes only as many as a call needs", "[cpu]") {
+  sara::thread_pool pool(4);
+  std::vector<pid_t> threads(4);
+  on_every_thread(pool, [&](int w) { threads[static_cast<std::size_t>(w)] = gettid(); });
+  std::vector<long> before;
+  for (const int w : {1, 2, 3}) before.push_back(asleep(threads[static_cast<std::size_t>(w)]).switches);
+  REQUIRE(before.back() > 0);
+  for (int call = 0; call < 100; ++call) {
+    REQUIRE(run(pool, 2) == once(2));
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+  CHECK(asleep(threads[1]).switches > before[0]);
+  CHECK(asleep(threads[2]).switches == before[1]);
+  CHECK(asleep(threads[3]).switches == before[2]);
+}
+
+#if !defined(__SANITIZE_THREAD__)   // which would put the signal off
+TEST_CASE("threads: a call does not wait for a thread that cannot run", "[cpu]") {
+  sara::thread_pool pool(3);
+  std::vector<pthread_t> threads(3);
+  on_every_thread(pool, [&](int w) { threads[static_cast<std::size_t>(w)] = pthread_self(); });
+  struct sigaction holding {
+  }, old{};
+  holding.sa_handler = hold;
+  REQUIRE(sigaction(SIGUSR1, &holding, &old) == 0);
+  held = 0;
+  REQUIRE(pthread_kill(threads[2], SIGUSR1) == 0);
+  while (held.load() == 0) std::this_thread::yield();
+  for (int call = 0; call < 20; ++call) {
+    std::thread::id second;
+    const auto note = [&](int w) {
+      if (w == 2) second = std::this_thread::get_id();
+    };
+    pool(3, sara::worker_task(note));
+    CHECK(second == std::this_thread::get_id());   // the caller has run its share
+    CHECK(run(pool, 7) == once(7));
+  }
+  held = -1;
+  on_every_thread(pool, [](int) {});   // it comes back, and takes no share twice
+  CHECK(run(pool, 7) == once(7));
+  sigaction(SIGUSR1, &old, nullptr);
+}
+#endif
+#endif
 
 TEST_CASE("threads: a pool may be shared by threads; one call at a time", "[cpu]") {
   sara::thread_pool pool(2);

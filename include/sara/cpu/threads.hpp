@@ -16,8 +16,7 @@ namespace sara {
 
 inline namespace SARA_ABI {
 
-template <class F>
-void call_with_worker(void* object, int worker) { (*static_cast<F*>(object))(worker); }
+template <class F> void call_with_worker(void* object, int worker) { (*static_cast<F*>(object))(worker); }
 
 }  // inline namespace SARA_ABI
 
@@ -37,8 +36,7 @@ class worker_task {
 
 inline namespace SARA_ABI {
 
-template <class F>
-void call_with_task(void* object, int workers, worker_task task) { (*static_cast<F*>(object))(workers, task); }
+template <class F> void call_with_task(void* object, int workers, worker_task task) { (*static_cast<F*>(object))(workers, task); }
 
 }  // inline namespace SARA_ABI
 
@@ -72,35 +70,6 @@ inline int available_threads() {
   return n ? static_cast<int>(n) : 1;
 }
 
-// What a spawned thread does. A type of this namespace, so that what std::thread makes of it is of these flags too.
-struct spawned_worker {
-  worker_task task;
-  int number;
-  void operator()() const { task(number); }
-};
-
-// The default: a thread for each worker but the caller's own.
-inline void spawn_threads(int workers, worker_task task) {
-  struct joined {
-    std::thread* threads;
-    int count = 0;
-    ~joined() {
-      for (int i = 0; i < count; ++i) threads[i].join();
-      delete[] threads;
-    }
-  } all{new std::thread[static_cast<std::size_t>(workers)]};
-#if defined(__cpp_exceptions)
-  try {
-#endif
-    for (int w = 1; w < workers; ++w, ++all.count) all.threads[all.count] = std::thread(spawned_worker{task, w});
-#if defined(__cpp_exceptions)
-  } catch (const std::system_error&) {   // no more threads to be had: the caller does their work
-    for (int w = all.count + 1; w < workers; ++w) task(w);
-  }
-#endif
-  task(0);
-}
-
 }  // inline namespace SARA_ABI
 
 class thread_pool;
@@ -114,9 +83,20 @@ struct pool_worker {
   void operator()() const;
 };
 
+// A thread of a pool, woken by itself: a call that needs few of many leaves the others asleep. Its share is run by who claims it first, it
+// or the caller: no call waits for a thread that has not got to run.
+struct alignas(64) pool_thread {
+  std::atomic<unsigned> offers{0};   // odd while a share waits to be claimed
+  std::thread thread;
+
+  bool claim() {
+    unsigned offer = offers.load(std::memory_order_acquire);
+    return offer % 2 == 1 && offers.compare_exchange_strong(offer, offer + 1, std::memory_order_acq_rel);
+  }
+};
+
 // Waits until `value` is no longer `old`: a short spin, then the kernel.
-template <class A, class V>
-void wait_while(A& value, V old) {
+template <class A, class V> void wait_while(A& value, V old) {
   constexpr int spins = 2000;   // some 30 to 100 us on recent x86: what threads may end apart in a call, and a wake-up costs on a virtual machine
   for (int i = 0; i < spins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
@@ -129,20 +109,20 @@ void wait_while(A& value, V old) {
 
 }  // inline namespace SARA_ABI
 
-// Threads that stay between calls, and spin for some tens of microseconds after each before they sleep. The user owns it, and it must outlive the executors made from it. One call at a time: a
-// second one waits for the first to end.
+// Threads that stay between calls. A call wakes as many as it has workers; they spin for some tens of microseconds after it before they
+// sleep. The user owns the pool, which must outlive the executors made from it. One call at a time: a second one waits for the first to end.
 class thread_pool {
  public:
   // `threads` workers, the caller's thread being one of them; 0: as many as this process may run on. size() tells how many
   // there could be.
   SARA_HOST_INLINE explicit thread_pool(int threads = 0) : size_(threads > 0 ? threads : available_threads()) {
     if (threads < 0) fail("thread_pool", sentence("threads must be at least 0, but is ") << threads);
-    threads_ = new std::thread[static_cast<std::size_t>(size_)];
+    threads_ = new pool_thread[static_cast<std::size_t>(size_)];
     int w = 1;
 #if defined(__cpp_exceptions)
     try {
 #endif
-      for (; w < size_; ++w) threads_[w] = std::thread(pool_worker{this, w});
+      for (; w < size_; ++w) threads_[w].thread = std::thread(pool_worker{this, w});
 #if defined(__cpp_exceptions)
     } catch (const std::system_error&) {   // no more threads to be had: a smaller pool
       size_ = w;
@@ -151,8 +131,8 @@ class thread_pool {
   }
   SARA_HOST_INLINE ~thread_pool() {
     stop_.store(true, std::memory_order_relaxed);
-    wake();
-    for (int w = 1; w < size_; ++w) threads_[w].join();
+    offer_shares(size_);
+    for (int w = 1; w < size_; ++w) threads_[w].thread.join();
     delete[] threads_;
   }
   thread_pool(const thread_pool&) = delete;
@@ -164,9 +144,12 @@ class thread_pool {
     while (busy_.exchange(true, std::memory_order_acquire)) busy_.wait(true, std::memory_order_relaxed);
     task_ = &task;
     workers_ = workers;
-    pending_.store(size_ - 1, std::memory_order_relaxed);
-    wake();
+    const int used = std::clamp(workers, 1, size_);
+    pending_.store(used - 1, std::memory_order_relaxed);
+    offer_shares(used);
     run_share(0);
+    for (int w = 1; w < used; ++w)
+      if (threads_[w].claim()) finish_share(w);
     for (int left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while(pending_, left);
     busy_.store(false, std::memory_order_release);
     busy_.notify_one();
@@ -175,18 +158,23 @@ class thread_pool {
  private:
   friend struct SARA_ABI::pool_worker;
 
-  SARA_HOST_INLINE void wake() {
-    round_.fetch_add(1, std::memory_order_release);
-    round_.notify_all();
+  SARA_HOST_INLINE void offer_shares(int threads) {
+    for (int w = 1; w < threads; ++w) {
+      threads_[w].offers.fetch_add(1, std::memory_order_release);
+      threads_[w].offers.notify_one();
+    }
   }
   SARA_HOST_INLINE void run_share(int w) const {
     for (int i = w; i < workers_; i += size_) (*task_)(i);
   }
+  SARA_HOST_INLINE void finish_share(int w) {
+    run_share(w);
+    if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
+  }
 
   int size_, workers_ = 0;
-  std::thread* threads_ = nullptr;
+  pool_thread* threads_ = nullptr;
   const worker_task* task_ = nullptr;
-  std::atomic<unsigned> round_{0};
   std::atomic<int> pending_{0};
   std::atomic<bool> stop_{false}, busy_{false};
 };
@@ -194,12 +182,14 @@ class thread_pool {
 inline namespace SARA_ABI {
 
 inline void pool_worker::operator()() const {
-  for (unsigned seen = 0;;) {
-    wait_while(pool->round_, seen);
-    ++seen;
-    if (pool->stop_.load(std::memory_order_relaxed)) return;
-    pool->run_share(number);
-    if (pool->pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pool->pending_.notify_one();
+  for (pool_thread& self = pool->threads_[number];;) {
+    const unsigned offer = self.offers.load(std::memory_order_acquire);
+    if (offer % 2 == 0)
+      wait_while(self.offers, offer);
+    else if (pool->stop_.load(std::memory_order_relaxed))
+      return;
+    else if (self.claim())
+      pool->finish_share(number);
   }
 }
 
