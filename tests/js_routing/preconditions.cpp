@@ -97,13 +97,13 @@ TEST_CASE("a wrong shape is named with what was expected and what was found", "[
   static const std::vector<float> room(4096);
   const float* const p = at(room);
   all_throw({
-      {{"logits"},
+      {{"logits must have at least one layer, but has 0"},
        [p](call& c) {
          c.in.logits = block{p, 0, tokens, experts};
        }},
-      {{"logits"},
+      {{"logits must have at least one expert (column), but has -4"},
        [p](call& c) {
-         c.in.logits = block{p, layers, tokens, 0};
+         c.in.logits = block{p, layers, tokens, -4};
        }},
       {{"sequences", "4", "5", "21"},
        [p](call& c) {
@@ -113,7 +113,7 @@ TEST_CASE("a wrong shape is named with what was expected and what was found", "[
       {{"sequences"}, [](call& c) { c.in.sequences = sara::sequences_view::uniform(-4, -5); }},
       {{"sequences", "4", "6", "20"}, [](call& c) { c.in.sequences = sara::sequences_view::uniform(batch, length + 1); }},
       {{"sequences"}, [](call& c) { c.in.sequences = sara::sequences_view::interleaved(length, batch + 1); }},
-      {{"sequences"}, [](call& c) { c.in.sequences = sara::sequences_view::packed(sara::integers_view{}); }},
+      {{"sequences", "have 0"}, [](call& c) { c.in.sequences = sara::sequences_view::packed(sara::integers_view{}); }},
       {{"anchors", "[3, 4, 5]"},
        [p](call& c) {
          c.in.anchors = block{p, layers, batch, experts - 1};
@@ -197,7 +197,7 @@ TEST_CASE("a null pointer where elements should be is named", "[preconditions]")
        }},
       {{"token_weights", "null"}, [](call& c) { c.in.token_weights = sara::vector_view<const float>(no_input, tokens); }},
       {{"anchor_rows", "null"}, [](call& c) { c.in.anchor_rows = sara::integers_view(static_cast<const std::int64_t*>(nullptr), batch); }},
-      {{"sequences"},
+      {{"sequences (packed offsets) must point to its 5 elements, but is a null pointer"},
        [](call& c) {
          c.in.sequences = sara::sequences_view::packed(sara::integers_view(static_cast<const std::int32_t*>(nullptr), batch + 1));
        }},

@@ -27,12 +27,12 @@ TEST_CASE("top_k: broken contracts name the argument and write nothing", "[top_k
     const matrix_view<float> scores{s.data(), 4, 5, 8}, values{v.data(), 4, 5, 8}, weights{w.data(), 4, 2};
     const matrix_view<std::int32_t> indices{i.data(), 4, 2};
     CHECK(refuses({.scores = {}}, {.indices = indices}, "scores"));
-    CHECK(refuses({.scores = matrix_view{s.data(), 4, 0}}, {.indices = indices}, "scores"));
+    CHECK(refuses({.scores = matrix_view{s.data(), 4, 0}}, {.indices = indices}, "at least one expert (column), but has 0"));
     CHECK(refuses({.scores = matrix_view<const float>{nullptr, 4, 5}}, {.indices = indices}, "scores"));
     CHECK(refuses({.scores = matrix_view{s.data(), 4, 5, 4}}, {.indices = indices}, "scores"));
     CHECK(refuses({.scores = scores, .values = matrix_view{v.data(), 4, 4}}, {.indices = indices}, "values"));
     CHECK(refuses({.scores = scores}, {.indices = matrix_view{i.data(), 3, 2}}, "indices"));
-    CHECK(refuses({.scores = scores}, {.indices = matrix_view{i.data(), 4, 6}}, "indices"));   // k > experts
+    CHECK(refuses({.scores = scores}, {.indices = matrix_view{i.data(), 4, 6}}, "indices must have between 1 and 5"));   // k > experts
     CHECK(refuses({.scores = scores}, {.indices = matrix_view{i.data(), 4, 0}}, "indices"));
     CHECK(refuses({.scores = scores}, {.weights = matrix_view{w.data(), 4, 6}}, "weights"));
     CHECK(refuses({.scores = scores}, {.indices = indices, .weights = matrix_view{w.data(), 4, 3}}, "weights"));
@@ -63,7 +63,8 @@ TEST_CASE("top_k_backward: broken contracts name the argument and write nothing"
     CHECK(refuses({.indices = indices}, good, "grad_weights"));
     CHECK(refuses({.indices = indices, .grad_weights = grads}, {}, "grad_values"));
     CHECK(refuses({.indices = indices, .grad_weights = grads}, good, "values", true));
-    CHECK(refuses({.indices = matrix_view{i.data(), 4, 6}, .grad_weights = grads}, good, "indices"));
+    CHECK(refuses({.indices = matrix_view{i.data(), 4, 6}, .grad_weights = grads}, good,
+                  "indices must have between 1 and 5 (experts) columns, but has 6"));
     CHECK(refuses({.indices = indices, .grad_weights = matrix_view{gw.data(), 2, 4}}, good, "grad_weights"));
     CHECK(refuses({.indices = indices, .grad_weights = grads, .values = matrix_view{v.data(), 4, 4}}, good, "values"));
     CHECK(refuses({.indices = indices, .grad_weights = grads}, {out.data(), 3, 5}, "indices"));

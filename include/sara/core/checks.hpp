@@ -43,6 +43,10 @@ struct call_checks {
     if (!holds) fail(function, text);
   }
 
+  void at_least_one(const char* argument, const char* what, index_t found) const {
+    if (found < 1) fail(function, sentence(argument) << " must have at least one " << what << ", but has " << found);
+  }
+
   template <class View> void required(const char* argument, const View& v) const {
     if (!v.given()) fail(function, sentence(argument) << " is required, but was not given");
   }
@@ -89,9 +93,9 @@ struct call_checks {
   // The sequences of a batch of `tokens` tokens.
   void shape(const sequences_view& v, index_t tokens) const {
     if (v.layout() == token_layout::packed) {
-      if (v.sequences() < 0 || !v.offsets().data())
+      if (v.sequences() < 0)
         fail(function, sentence("sequences: packed offsets must have sequences + 1 entries, but have ") << v.offsets().size());
-      return;
+      return pointer("sequences (packed offsets)", v.offsets().data(), v.offsets().size());
     }
     if (v.sequences() < 0 || v.length() < 0 || v.sequences() * v.length() != tokens)
       fail(function, sentence("sequences: ") << v.sequences() << " sequences of " << v.length() << " tokens do not make the " << tokens

@@ -6,6 +6,10 @@
 // they can cross between such objects; their members are force-inlined and leave no symbol behind.
 #pragma once
 
+#if __cplusplus < 202002L
+#error "sara needs C++20: compile with -std=c++20 or newer"
+#endif
+
 #ifndef SARA_CHECKED
 #define SARA_CHECKED 0   // 1: also validate data (NaN, negative weights, falling offsets, ...) and throw
 #endif

@@ -61,7 +61,7 @@ SARA_INLINE std::uint16_t bf16_of_float(float x) {
 }
 
 SARA_INLINE float float_of_fp16(std::uint16_t h) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000u) << 16;
+  const std::uint32_t sign = (h & 0x8000u) << 16;
   std::uint32_t exponent = (h >> 10) & 31u, mantissa = h & 1023u;
   if (exponent == 0) {
     if (mantissa == 0) return __builtin_bit_cast(float, sign);

@@ -47,7 +47,7 @@ void check_gate_softmax(const char* function, const gate_softmax_inputs<T>& in, 
   const call_checks check{function};
   check.required("logits", in.logits);
   const index_t tokens = in.logits.rows(), experts = in.logits.columns();
-  check.require(experts >= 1, "logits must have at least one expert (column), but has none");
+  check.at_least_one("logits", "expert (column)", experts);
   check.shape("logits", in.logits, "[tokens, experts]", tokens, experts);
   check.shape("probs", out.probs, "[tokens, experts]", tokens, experts);
   check.shape("log_sum_exp", out.log_sum_exp, "[tokens]", tokens);
@@ -70,7 +70,7 @@ void check_gate_softmax_backward(const char* function, const gate_softmax_backwa
   const call_checks check{function};
   check.required("probs", in.probs);
   const index_t tokens = in.probs.rows(), experts = in.probs.columns();
-  check.require(experts >= 1, "probs must have at least one expert (column), but has none");
+  check.at_least_one("probs", "expert (column)", experts);
   check.shape("probs", in.probs, "[tokens, experts]", tokens, experts);
   check.shape("grad_probs", in.grad_probs, "[tokens, experts]", tokens, experts);
   check.shape("grad_log_sum_exp", in.grad_log_sum_exp, "[tokens]", tokens);

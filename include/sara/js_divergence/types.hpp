@@ -42,7 +42,7 @@ void check_js_divergence(const char* function, const js_divergence_inputs<T>& in
   check.required("p", in.p);
   check.required("q", in.q);
   const index_t rows = in.p.rows(), experts = in.p.columns();
-  check.require(experts >= 1, "p must have at least one expert (column), but has none");
+  check.at_least_one("p", "expert (column)", experts);
   check.shape("p", in.p, "[rows, experts]", rows, experts);
   check.shape("q", in.q, "[rows, experts]", rows, experts);
   check.shape("grad_divergence", in.grad_divergence, "[rows]", rows);

@@ -92,8 +92,8 @@ void check_js_routing(const char* function, const js_routing_inputs<T>& in, cons
   check.required("sequences", in.sequences);
   check.required("anchors", in.anchors);
   const index_t layers = in.logits.layers(), tokens = in.logits.rows(), experts = in.logits.columns(), sequences = in.sequences.sequences();
-  check.require(layers >= 1, "logits must have at least one layer, but has none");
-  check.require(experts >= 1, "logits must have at least one expert (column), but has none");
+  check.at_least_one("logits", "layer", layers);
+  check.at_least_one("logits", "expert (column)", experts);
   check.shape(in.sequences, tokens);
   check.shape("logits", in.logits, "[layers, tokens, experts]", layers, tokens, experts);
   if (in.anchor_rows.given())

@@ -90,8 +90,8 @@ void check_routing_histogram(const char* function, const routing_histogram_input
   check.required("logits", in.logits);
   check.required("sequences", in.sequences);
   const index_t layers = in.logits.layers(), tokens = in.logits.rows(), experts = in.logits.columns(), sequences = in.sequences.sequences();
-  check.require(layers >= 1, "logits must have at least one layer, but has none");
-  check.require(experts >= 1, "logits must have at least one expert (column), but has none");
+  check.at_least_one("logits", "layer", layers);
+  check.at_least_one("logits", "expert (column)", experts);
   check.shape(in.sequences, tokens);
   check.shape("logits", in.logits, "[layers, tokens, experts]", layers, tokens, experts);
   check.shape("token_weights", in.token_weights, "[tokens]", tokens);
@@ -139,8 +139,8 @@ void check_routing_histogram_backward(const char* function, const routing_histog
   check.required("sequences", in.sequences);
   check.required("grad_histograms", in.grad_histograms);
   const index_t layers = in.logits.layers(), tokens = in.logits.rows(), experts = in.logits.columns(), sequences = in.sequences.sequences();
-  check.require(layers >= 1, "logits must have at least one layer, but has none");
-  check.require(experts >= 1, "logits must have at least one expert (column), but has none");
+  check.at_least_one("logits", "layer", layers);
+  check.at_least_one("logits", "expert (column)", experts);
   check.shape(in.sequences, tokens);
   check.shape("logits", in.logits, "[layers, tokens, experts]", layers, tokens, experts);
   check.shape("token_weights", in.token_weights, "[tokens]", tokens);
@@ -170,7 +170,7 @@ void check_hard_routing_histogram(const char* function, const hard_routing_histo
   const call_checks check{function};
   check.required("indices", in.indices);
   check.required("sequences", in.sequences);
-  check.require(in.experts >= 1, "experts must be at least 1");
+  if (in.experts < 1) fail(function, sentence("experts must be at least 1, but is ") << in.experts);
   const index_t layers = in.indices.layers(), tokens = in.indices.rows(), k = in.indices.columns(), sequences = in.sequences.sequences();
   check.shape("indices", in.indices, "[layers, tokens, k]", layers, tokens, k);
   check.shape(in.sequences, tokens);

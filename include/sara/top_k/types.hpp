@@ -60,9 +60,11 @@ void check_top_k(const char* function, const top_k_inputs<T, V>& in, const top_k
   check.require(!options.softmax || !in.values.given(),
                 "values must be absent with options.softmax, which weighs by the scores, but was given");
   const index_t tokens = in.scores.rows(), experts = in.scores.columns();
-  check.require(experts >= 1, "scores must have at least one expert (column), but has none");
-  check.require(experts - 1 <= static_cast<index_t>(std::numeric_limits<I>::max()),
-                "scores has more experts than the index type can count");
+  check.at_least_one("scores", "expert (column)", experts);
+  constexpr index_t most = static_cast<index_t>(std::numeric_limits<I>::max());
+  if (experts - 1 > most)
+    fail(function, sentence("scores must have experts (columns) that the index type counts, from 0 to ")
+                       << most << ", but has " << experts);
   const index_t k = out.indices.given() ? out.indices.columns() : out.weights.columns();
   if (out.indices.given() || out.weights.given())
     if (k < 1 || k > experts)
@@ -93,8 +95,8 @@ void check_top_k_backward(const char* function, const top_k_backward_inputs<V, I
   check.required("grad_weights", in.grad_weights);
   check.required("grad_values", out.grad_values);
   const index_t tokens = out.grad_values.rows(), experts = out.grad_values.columns(), k = in.indices.columns();
-  check.require(experts >= 1, "grad_values must have at least one expert (column), but has none");
-  check.require(k >= 1 && k <= experts, "indices must have between 1 and experts columns");
+  check.at_least_one("grad_values", "expert (column)", experts);
+  if (k < 1 || k > experts) fail(function, sentence("indices must have between 1 and ") << experts << " (experts) columns, but has " << k);
   check.require(!options.renormalize || in.values.given(), "values is required with options.renormalize, but was not given");
   check.shape("indices", in.indices, "[tokens, k]", tokens, k);
   check.shape("grad_weights", in.grad_weights, "[tokens, k]", tokens, k);
