@@ -22,7 +22,7 @@
 // Numerics: softmax in the arithmetic of the storage, row maximum subtracted; sums over tokens and the divergence in double for
 // float. Cost: one thread, scratch of O(sequences + tokens + experts). The same bits on every run.
 //
-// Not for CUDA sources: these headers stop with #error under nvcc.
+// Not for CUDA sources: these headers stop the compiler under nvcc.
 #pragma once
 
 #include "eigen/executor.hpp"

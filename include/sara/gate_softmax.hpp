@@ -1,13 +1,14 @@
 // The gate's softmax over experts, and its backward.
 //
-//   sara::gate_softmax_into(exec, {.logits}, {.probs, .log_sum_exp});
-//   sara::gate_softmax_backward_into(exec, {.probs, .grad_probs, .grad_log_sum_exp}, {.grad_logits}, {.scale, .mode});
+//   sara::gate_softmax_into(exec, gate_softmax_inputs<T>{.logits}, {.probs, .log_sum_exp});
+//   sara::gate_softmax_backward_into(exec, gate_softmax_backward_inputs<P>{.probs, .grad_probs, .grad_log_sum_exp}, {.grad_logits},
+//                                    {.scale, .mode});
 //
 //   p_j = exp(z_j) / sum_i exp(z_i),   lse = ln sum_i exp(z_i)
 //   grad_logits_j = scale [p_j (g_j - sum_i p_i g_i) + grad_lse p_j]         grad_lse = 2 beta lse / tokens is the router z-loss
 //
 // Shapes: gate_softmax/types.hpp. Rows are [experts], any number of experts >= 1. Probabilities may be stored in another type of the same
-// arithmetic (bf16 logits, fp32 probabilities); a 16-bit probability is the fp32 one, rounded to nearest even. In place (probs = logits;
+// arithmetic (bf16 logits, fp32 probabilities: gate_softmax_outputs<sara::bf16, float>{...}, spelled out); a 16-bit probability is the fp32 one, rounded to nearest even. In place (probs = logits;
 // grad_logits = probs or grad_probs) is legal under overwrite.
 //
 // Numerics: no rounding of z - max (sara/math/exp.hpp); an entry is within a few units in its last place, gradual underflow

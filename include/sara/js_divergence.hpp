@@ -1,6 +1,6 @@
 // The Jensen-Shannon divergence of rows of distributions, and its slopes for either or both sides.
 //
-//   sara::js_divergence_into(exec, {.p, .q, .grad_divergence}, {.divergence, .grad_p, .grad_q}, {.scale, .mode});
+//   sara::js_divergence_into(exec, js_divergence_inputs<T>{.p, .q, .grad_divergence}, {.divergence, .grad_p, .grad_q}, {.scale, .mode});
 //
 //   JS(p, q) = 1/2 KL(p || m) + 1/2 KL(q || m),  m = (p + q) / 2                     in [0, ln 2] for distributions
 //   grad_p_j = scale grad_divergence 1/2 ln(2 p_j / (p_j + q_j)),  grad_q likewise     exact for unnormalised rows too

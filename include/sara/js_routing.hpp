@@ -4,7 +4,8 @@
 //   sara::js_routing_into(exec, inputs, outputs, options);     writes what `outputs` names
 //   float loss = sara::js_routing(exec, inputs, options);      returns the loss to the host
 //
-// `exec` is a cpu_executor, an eigen_executor (sara/eigen.hpp) or, in a CUDA source, a cuda_executor{stream} (sara/cuda/executor.cuh).
+// `inputs` are a js_routing_inputs<T>, T being the logits' storage; `outputs` a js_routing_outputs<T>, or <T, float> for an fp32 gradient of
+// 16-bit logits, to be spelled out then. `exec` is a cpu_executor, an eigen_executor (sara/eigen.hpp) or, in a CUDA source, a cuda_executor{stream} (sara/cuda/executor.cuh).
 //
 // Formulas (natural logarithm; s: sequence, l: layer, m_t: token weight, z_t: logits of token t, P: anchor)
 //
@@ -29,18 +30,23 @@
 // | use a loss scale, or autograd        | upstream: multiplies the gradient, never the loss                                 |
 // | add to a gradient that is there      | options.mode = gradient_mode::accumulate                                          |
 // | run forward and backward apart       | save histograms (and token_mass), pass them as inputs: the first sweep is skipped |
-// | split a sequence over ranks          | routing_histogram's sums, all-reduced, passed as histograms and token_mass        |
+// | make the anchors                     | routing_histogram_into of the English side's logits: its `histograms`             |
+// | split a sequence over ranks          | routing_histogram's sums and token_mass, all-reduced; sums / mass as histograms,  |
+// |                                      | and token_mass: every rank has the whole loss, and its own tokens' gradient       |
 // | train the anchor's side too          | js_divergence and routing_histogram_backward, the pieces of this call             |
 //
 // What has no weight is never read; its divergence and histogram are 0, its gradient 0 (overwrite) or untouched (accumulate). An output view
 // that is not given costs nothing. overwrite never reads the gradient's buffer; accumulate adds with one rounding. grad_logits may be
 // exactly `logits` under overwrite; columns of one buffer may lie side by side; any other shared memory is an error.
 //
-// Numerics. Arithmetic is float for float, bf16 and fp16 storage, double for double; sums over at most 64 tokens (fewer for many
-// experts) are added up in double, and the [experts]-sized step is done in double. -inf logits are legal (probability and gradient 0).
+// Numerics. Arithmetic is float for float, bf16 and fp16 storage, double for double; sums over at most 64 tokens (fewer for many experts;
+// on a CPU with what they lost) are added up in double, and the [experts]-sized step is done in double. A softmax in fp32 rounds Q all the
+// same: at a relative distance d from P the gradient is known to some 4e-8 / d of its largest entry. -inf logits are legal (probability and
+// gradient 0).
 // NaN, +inf and a row of nothing but -inf make that sequence's divergence, histogram and gradient NaN, and the loss, and no other
 // sequence's. Results are the same bits on every run and for every number of threads; instruction sets differ within rounding. Under
-// -ffast-math the promises on infinities and NaN are void, the others hold.
+// -ffast-math the accuracy for finite input holds, not what is said of infinities, NaN and last bits, nor probabilities below the normal
+// numbers, which become 0.
 //
 // Cost and memory, CPU. Each logit is read once and each gradient written once while a sequence fits in the cache. Overwritten gradients
 // of 16 MiB and more in all, and not in place, go past the caches if their rows fill lines of 64 bytes, or follow on one another and have

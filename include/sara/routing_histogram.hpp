@@ -1,9 +1,14 @@
 // How a sequence's tokens spread over the experts of a layer: soft (of the softmax) and hard (of the chosen experts), with backwards.
 //
-//   sara::routing_histogram_into(exec, {.logits, .sequences, .token_weights}, {.histograms, .sums, .token_mass});
-//   sara::routing_histogram_backward_into(exec, {.logits, .sequences, .token_weights, .token_mass, .grad_histograms}, {.grad_logits});
-//   sara::hard_routing_histogram_into(exec, {.indices, .experts, .sequences, .token_weights, .weights}, {.histograms, .sums, .token_mass, .counts});
-//   sara::hard_routing_histogram_backward_into(exec, {.indices, .sequences, .token_weights, .token_mass, .grad_histograms}, {.grad_weights});
+//   sara::routing_histogram_into(exec, routing_histogram_inputs<T>{.logits, .sequences, .token_weights}, {.histograms, .sums, .token_mass});
+//   sara::routing_histogram_backward_into(exec, routing_histogram_backward_inputs<T>{.logits, .sequences, .token_weights, .token_mass,
+//                                                                                    .grad_histograms}, {.grad_logits});
+//   sara::hard_routing_histogram_into(exec, hard_routing_histogram_inputs<W, I>{.indices, .experts, .sequences, .token_weights, .weights},
+//                                     {.histograms, .sums, .token_mass, .counts});
+//   sara::hard_routing_histogram_backward_into(exec, hard_routing_histogram_backward_inputs<W, I>{.indices, .sequences, .token_weights,
+//                                                                                    .token_mass, .grad_histograms}, {.grad_weights});
+//
+// The soft histograms of the English side are the anchors of js_routing: [layers, sequences, experts], in arithmetic precision.
 //
 //   soft:  sums_j = sum of m_t p_tj,  token_mass n = sum of m_t,  histogram = sums / n                arXiv 2510.04694, eq. 1
 //          grad_logits_tj = scale (m_t / n) p_tj (g_j - sum_i p_ti g_i)

@@ -1,7 +1,9 @@
 // The experts of each token: the k largest scores of a row, best first, and the backward of their weights.
 //
-//   sara::top_k_into(exec, {.scores, .values}, {.indices, .weights}, {.softmax, .renormalize, .scale});
-//   sara::top_k_backward_into(exec, {.indices, .grad_weights, .values}, {.grad_values}, {.renormalize, .scale, .mode});
+//   sara::top_k_into(exec, top_k_inputs<T>{.scores, .values}, {.indices, .weights}, {.softmax, .renormalize, .scale});
+//   sara::top_k_backward_into(exec, top_k_backward_inputs<T>{.indices, .grad_weights, .values}, {.grad_values}, {.renormalize, .scale, .mode});
+//
+// With int32 indices, and values and weights of T; other types are spelled out: top_k_outputs<T, std::int64_t>.
 //
 // `scores` decide who is chosen: raw logits, or sigmoid scores plus a selection bias. The weights are gathered from `values` (the
 // probabilities, the unbiased scores), or from the scores where no values are given, or (softmax) from the softmax of the scores over all
@@ -10,7 +12,8 @@
 //   w_i = scale v_i                    or, with renormalize,   w_i = scale v_i / S,  S = sum of the chosen v      (S = 0: 0)
 //   grad_v_i = scale g_i               or                      scale (g_i - sum_j g_j v_j / S) / S                off the chosen: 0
 //
-// Softmax, top-k, renormalise is this with values = gate_softmax(scores), and equals top-k, softmax.
+// Softmax, top-k, renormalise is this with values = gate_softmax(scores), and equals top-k, softmax. To train through options.softmax, have
+// gate_softmax write the probabilities: they are `values` here, and grad_values is what gate_softmax_backward takes as grad_probs.
 //
 // Rules of choice: equal scores go to the lower index; +0 equals -0; NaN ranks below -inf; always k distinct valid indices. Any
 // number of experts >= 1, any k from 1 to all of them. 16-bit scores are compared as they are (their fp32 values).

@@ -37,10 +37,11 @@ template <class S> struct blocked_sum {
 
   SARA_INLINE void add(const S& part) {
     const S next = keep(whole + part);
-    lost = lost + (part - keep(next - whole));
-    whole = next;
+    lost.v += (part - keep(next - whole)).v;
+    whole.v = next.v;   // a vector: of a struct GCC would copy some through general registers
   }
   SARA_INLINE S total() const { return whole + lost; }   // to be added over the lanes
+  SARA_INLINE blocked_sum only_fresh(const row_cut<S>& cut) const { return {cut.only_fresh(whole), cut.only_fresh(lost)}; }
 };
 
 // Adds the full columns of n rows to `sum`, by add(begin, end, sum): plainly if they fit one block, else block by block.
@@ -162,8 +163,7 @@ template <class T> struct exponentials_kernel {
   }
 };
 
-// Adds the sum of weight times row over the row's sum to `total`, in double: a chunk is added up in arithmetic precision, chunks in
-// double.
+// Adds the sum of weight times row over the row's sum to `total` in double: of a chunk in arithmetic precision, and what that lost.
 template <class A> struct weighted_sum_kernel {
   using arithmetic = A;
 
@@ -179,32 +179,32 @@ template <class A> struct weighted_sum_kernel {
     A factors[most_chunk_rows];
     for (int r = 0; r < rows; r += rows_at_once) store(factors + r, load<lane_a_row<A>>(weights + r) / load<lane_a_row<A>>(sums + r));
     for (index_t e = 0; e < cut.full; e += S::lanes) add(total + e, sum_at<S>(e, factors));
-    if (cut.tail) add(total + cut.tail_at, cut.only_fresh(sum_at<S>(cut.tail_at, factors)));
+    if (cut.tail) add(total + cut.tail_at, sum_at<S>(cut.tail_at, factors).only_fresh(cut));
   }
 
  private:
-  template <class S> SARA_INLINE S sum_at(index_t e, const A* factors) const {
-    S sum = S::broadcast(0);
+  template <class S> SARA_INLINE blocked_sum<S> sum_at(index_t e, const A* factors) const {
+    blocked_sum<S> sum;
     for (int r = 0; r < rows; r += rows_at_once) {
       const S first = mul_add(load<S>(from[r] + e), S::broadcast(factors[r]), load<S>(from[r + 1] + e) * factors[r + 1]);
       const S second = mul_add(load<S>(from[r + 2] + e), S::broadcast(factors[r + 2]), load<S>(from[r + 3] + e) * factors[r + 3]);
-      sum = sum + (first + second);
+      sum.add(first + second);
     }
     return sum;
   }
-  template <int bytes> SARA_INLINE static void add(double* to, const simd<A, bytes>& x) {
+  template <int bytes> SARA_INLINE static void add(double* to, const blocked_sum<simd<A, bytes>>& x) {
     if constexpr (std::is_same_v<A, double>) {
-      store(to, load<simd<double, bytes>>(to) + x);
+      store(to, load<simd<double, bytes>>(to) + x.total());
     } else if constexpr (bytes == sizeof(A)) {
-      *to += static_cast<double>(x.v[0]);
+      *to += static_cast<double>(x.whole.v[0]) + static_cast<double>(x.lost.v[0]);
     } else {
-      simd<A, bytes / 2> half[2];
-      split(x, half[0], half[1]);
-      for (int h = 0; h < 2; ++h) {
-        using wide = simd<double, bytes>;
-        double* const at = to + h * wide::lanes;
-        store(at, load<wide>(at) + wide{__builtin_convertvector(half[h].v, typename wide::vector)});
-      }
+      using wide = simd<double, bytes>;
+      simd<A, bytes / 2> whole[2], lost[2];
+      split(x.whole, whole[0], whole[1]);
+      split(x.lost, lost[0], lost[1]);
+      for (int h = 0; h < 2; ++h, to += wide::lanes)
+        store(to, load<wide>(to) + wide{__builtin_convertvector(whole[h].v, typename wide::vector) +
+                                        __builtin_convertvector(lost[h].v, typename wide::vector)});
     }
   }
 };

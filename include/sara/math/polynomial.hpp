@@ -7,7 +7,7 @@
 namespace sara::math {
 inline namespace SARA_ABI {
 
-// c<i> + x (c<i + step> + x (...)) of the `count` coefficients of C: Horner's rule. They are numbers, which device code may read; an array
+// `c<i> + x (c<i + step> + x (...))` of the `count` coefficients of C: Horner's rule. They are numbers, which device code may read; an array
 // it may not.
 template <class C, int i, int step, class V> SARA_INLINE V horner(const V& x) {
   if constexpr (i + step >= C::count) {
