@@ -15,7 +15,8 @@ Without --parallel the text is the first of these that can be had: TICO-19 in En
 of Debian's package mediawiki (apt-get download; some 900, too few to learn much), or some 300 pairs that come with the example, which only illustrate.
 Without --out the run goes to build/examples/runs/en-sw (or what the first --parallel is called), and goes on with what is there.
 
-  --help          this text, and once the example is built, the arguments
+  --help          this text, and once the example is built, the arguments; most used are --parallel FILE (TMX or TSV, repeatable),
+                  --seeds N, --arms NAMES (plain, sara, shuffled, ...), --out FOLDER and --resume
 END
 }
 build=build/examples

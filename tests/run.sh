@@ -56,6 +56,7 @@ missing_for_the_example
 has_header catch2/catch.hpp || has_header catch2/catch_all.hpp || missing+=(catch2)
 has_header benchmark/benchmark.h || missing+=(libbenchmark-dev)
 [[ $build == @(default|clang) ]] && { command -v valgrind >/dev/null || missing+=(valgrind); }   # instruction counts
+[[ $build == default ]] && { command -v doxygen >/dev/null || missing+=(doxygen); }   # the manual
 [[ $build == coverage ]] && { command -v gcovr >/dev/null || missing+=(gcovr); }
 install_packages "${missing[@]}"
 require_cmake

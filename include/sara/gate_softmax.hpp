@@ -8,8 +8,8 @@
 //   grad_logits_j = scale [p_j (g_j - sum_i p_i g_i) + grad_lse p_j]         grad_lse = 2 beta lse / tokens is the router z-loss
 //
 // Shapes: gate_softmax/types.hpp. Rows are [experts], any number of experts >= 1. Probabilities may be stored in another type of the same
-// arithmetic (bf16 logits, fp32 probabilities: gate_softmax_outputs<sara::bf16, float>{...}, spelled out); a 16-bit probability is the fp32 one, rounded to nearest even. In place (probs = logits;
-// grad_logits = probs or grad_probs) is legal under overwrite.
+// arithmetic (fp32 ones of bf16 logits: gate_softmax_outputs<sara::bf16, float>{...}, spelled out); a 16-bit probability is the fp32 one,
+// rounded to nearest even. In place (probs = logits; grad_logits = probs or grad_probs) is legal under overwrite.
 //
 // Numerics: no rounding of z - max (sara/math/exp.hpp); an entry is within a few units in its last place, gradual underflow
 // included. -inf has probability 0; NaN, +inf and a row of nothing but -inf make that row NaN.

@@ -4,8 +4,9 @@
 //   sara::js_routing_into(exec, inputs, outputs, options);     writes what `outputs` names
 //   float loss = sara::js_routing(exec, inputs, options);      returns the loss to the host
 //
-// `inputs` are a js_routing_inputs<T>, T being the logits' storage; `outputs` a js_routing_outputs<T>, or <T, float> for an fp32 gradient of
-// 16-bit logits, to be spelled out then. `exec` is a cpu_executor, an eigen_executor (sara/eigen.hpp) or, in a CUDA source, a cuda_executor{stream} (sara/cuda/executor.cuh).
+// `inputs` are a js_routing_inputs<T>, T being the logits' storage; `outputs` a js_routing_outputs<T>, or, for an fp32 gradient of 16-bit
+// logits, a js_routing_outputs<T, float>, which has to be spelled out. `exec` is a cpu_executor, an eigen_executor (sara/eigen.hpp) or, in a
+// CUDA source, a cuda_executor{stream} (sara/cuda/executor.cuh).
 //
 // Formulas (natural logarithm; s: sequence, l: layer, m_t: token weight, z_t: logits of token t, P: anchor)
 //
@@ -31,13 +32,13 @@
 // | add to a gradient that is there      | options.mode = gradient_mode::accumulate                                          |
 // | run forward and backward apart       | save histograms (and token_mass), pass them as inputs: the first sweep is skipped |
 // | make the anchors                     | routing_histogram_into of the English side's logits: its `histograms`             |
-// | split a sequence over ranks          | routing_histogram's sums and token_mass, all-reduced; sums / mass as histograms,  |
-// |                                      | and token_mass: every rank has the whole loss, and its own tokens' gradient       |
+// | split a sequence over ranks          | histograms = sums / mass, and token_mass: routing_histogram's, each all-reduced   |
 // | train the anchor's side too          | js_divergence and routing_histogram_backward, the pieces of this call             |
 //
 // What has no weight is never read; its divergence and histogram are 0, its gradient 0 (overwrite) or untouched (accumulate). An output view
 // that is not given costs nothing. overwrite never reads the gradient's buffer; accumulate adds with one rounding. grad_logits may be
-// exactly `logits` under overwrite; columns of one buffer may lie side by side; any other shared memory is an error.
+// exactly `logits` under overwrite; columns of one buffer may lie side by side; any other shared memory is an error. Ranks that split
+// sequences each have the whole loss, and the gradient of their own tokens.
 //
 // Numerics. Arithmetic is float for float, bf16 and fp16 storage, double for double; sums over at most 64 tokens (fewer for many experts;
 // on a CPU with what they lost) are added up in double, and the [experts]-sized step is done in double. A softmax in fp32 rounds Q all the

@@ -1,6 +1,7 @@
 // How a sequence's tokens spread over the experts of a layer: soft (of the softmax) and hard (of the chosen experts), with backwards.
 //
-//   sara::routing_histogram_into(exec, routing_histogram_inputs<T>{.logits, .sequences, .token_weights}, {.histograms, .sums, .token_mass});
+//   sara::routing_histogram_into(exec, routing_histogram_inputs<T>{.logits, .sequences, .token_weights},
+//                                {.histograms, .sums, .token_mass});
 //   sara::routing_histogram_backward_into(exec, routing_histogram_backward_inputs<T>{.logits, .sequences, .token_weights, .token_mass,
 //                                                                                    .grad_histograms}, {.grad_logits});
 //   sara::hard_routing_histogram_into(exec, hard_routing_histogram_inputs<W, I>{.indices, .experts, .sequences, .token_weights, .weights},

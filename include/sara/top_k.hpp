@@ -1,9 +1,11 @@
 // The experts of each token: the k largest scores of a row, best first, and the backward of their weights.
 //
 //   sara::top_k_into(exec, top_k_inputs<T>{.scores, .values}, {.indices, .weights}, {.softmax, .renormalize, .scale});
-//   sara::top_k_backward_into(exec, top_k_backward_inputs<T>{.indices, .grad_weights, .values}, {.grad_values}, {.renormalize, .scale, .mode});
+//   sara::top_k_backward_into(exec, top_k_backward_inputs<V>{.indices, .grad_weights, .values}, {.grad_values},
+//                             {.renormalize, .scale, .mode});
 //
-// With int32 indices, and values and weights of T; other types are spelled out: top_k_outputs<T, std::int64_t>.
+// Indices are int32 unless another type is spelled out: top_k_outputs<T, std::int64_t>; values are in arithmetic precision, or of
+// top_k_inputs<T, V>.
 //
 // `scores` decide who is chosen: raw logits, or sigmoid scores plus a selection bias. The weights are gathered from `values` (the
 // probabilities, the unbiased scores), or from the scores where no values are given, or (softmax) from the softmax of the scores over all

@@ -5,7 +5,7 @@
 // never filled (`given()` is false) means "not wanted" for an output and "not there" for an input.
 #pragma once
 
-// Version 14 does not know requires-clauses.
+// Version 14 of clang-format does not know requires-clauses.
 // clang-format off
 
 #include <concepts>

@@ -1,7 +1,7 @@
 // Threads for one call: spawned, from a pool that the user owns, or from the user's own parallel-for.
 #pragma once
 
-// Version 14 does not know requires-clauses.
+// Version 14 of clang-format does not know requires-clauses.
 // clang-format off
 
 #include <sched.h>
@@ -97,7 +97,8 @@ struct alignas(64) pool_thread {
 
 // Waits until `value` is no longer `old`: a short spin, then the kernel.
 template <class A, class V> void wait_while(A& value, V old) {
-  constexpr int spins = 2000;   // some 30 to 100 us on recent x86: what threads may end apart in a call, and a wake-up costs on a virtual machine
+  // Some 30 to 100 us on recent x86: what threads may end apart in a call, and a wake-up costs on a virtual machine.
+  constexpr int spins = 2000;
   for (int i = 0; i < spins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
 #if defined(__x86_64__)
@@ -110,7 +111,7 @@ template <class A, class V> void wait_while(A& value, V old) {
 }  // inline namespace SARA_ABI
 
 // Threads that stay between calls. A call wakes as many as it has workers; they spin for some tens of microseconds after it before they
-// sleep. The user owns the pool, which must outlive the executors made from it. One call at a time: a second one waits for the first to end.
+// sleep. The user owns the pool, which must outlive the executors made from it. One call at a time: a second one waits for the first.
 class thread_pool {
  public:
   // `threads` workers, the caller's thread being one of them; 0: as many as this process may run on. size() tells how many
