@@ -68,11 +68,11 @@ def sara_beside(contestants, c):
 
 
 class Benchmarks:
-    """Medians of a Google Benchmark JSON file, by name and in their order."""
+    """Medians of a Google Benchmark JSON file, by name and in the order of the program, which its turns did not keep to."""
 
     def __init__(self, recorded):
         self.rows = {}
-        for run in recorded["benchmarks"] if recorded else []:
+        for run in sorted(recorded["benchmarks"], key=lambda run: run.get("family_index", 0)) if recorded else []:
             name = re.sub(r"/real_time$", "", run["run_name"])
             row = self.rows.setdefault(name, {})
             if run.get("error_occurred"):
@@ -497,9 +497,8 @@ def main():
     out.append(table(["", ""], rows, 2) + "\n")
     out.append("""Every timed call's result was first held against the tests' naive double oracle: `error` is the largest difference by the largest entry,
 and a contestant above 1e-4 is shown as wrong and not ranked. All inputs are fresh random numbers. Shapes are (layers x) sequences x tokens
-x experts. In the race the contestants take turns in one process (benchmarks/race/heat.hpp says how): medians of the turns in which both cores
-were there, or, where these were too few, of the third that came nearest to it.
-""")
+x experts.""" + (""" In the race the contestants take turns in one process (benchmarks/race/heat.hpp says how): medians of the turns in which both
+cores were there, or, where these were too few, of the third that came nearest to it.""" if heats else "") + "\n")
     if race or any(recorded.values()):
         out.append("## Targets\n\n" + targets(race, benchmarks) + "\n")
     if heats or on_gpu:
