@@ -42,7 +42,7 @@
 //
 // Numerics. Arithmetic is float for float, bf16 and fp16 storage, double for double; sums over at most 64 tokens (fewer for many experts;
 // on a CPU with what they lost) are added up in double, and the [experts]-sized step is done in double. A softmax in fp32 rounds Q all the
-// same: at a relative distance d from P the gradient is known to some 4e-8 / d of its largest entry. -inf logits are legal (probability and
+// same: at a relative distance d from P the gradient is typically known to 4e-8 / d of its largest entry. -inf logits are legal (probability and
 // gradient 0).
 // NaN, +inf and a row of nothing but -inf make that sequence's divergence, histogram and gradient NaN, and the loss, and no other
 // sequence's. Results are the same bits on every run and for every number of threads; instruction sets differ within rounding. Under

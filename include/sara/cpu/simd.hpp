@@ -99,12 +99,10 @@ template <class A, int bytes> SARA_INLINE simd_mask<A, bytes> reused(const simd_
 // What the optimiser must not reassociate across, even under -ffast-math: the sum of a rounding, the parts of ln 2.
 template <class A, int bytes> SARA_INLINE simd<A, bytes> keep(const simd<A, bytes>& sum) {
   simd<A, bytes> x = sum;
-#if (defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__)) && !defined(__CUDACC__)
-#if defined(__clang__)
+#if defined(__clang__) && defined(__x86_64__) && !defined(__CUDACC__)   // which names only the whole of -ffast-math
   x.v = __arithmetic_fence(x.v);
-#else
+#elif defined(__ASSOCIATIVE_MATH__) && !defined(__clang__) && !defined(__CUDACC__)
   x.v = __builtin_assoc_barrier(x.v);
-#endif
 #endif
   return x;
 }

@@ -1,4 +1,4 @@
-// Threads for one call: spawned, from a pool that the user owns, or from the user's own parallel-for.
+// Threads for one call: of its own, of a pool that the user owns, or of the user's own parallel-for.
 #pragma once
 
 // Version 14 of clang-format does not know requires-clauses.
@@ -6,9 +6,12 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <memory>
 #include <thread>
+#include <type_traits>
 
 #include "../core/errors.hpp"
 
@@ -20,14 +23,14 @@ template <class F> void call_with_worker(void* object, int worker) { (*static_ca
 
 }  // inline namespace SARA_ABI
 
-// What a worker runs: called with its number. Non-owning.
+// What a worker runs: called with its number. Non-owning. It must not throw.
 class worker_task {
  public:
   template <class F>
     requires(!std::is_same_v<std::remove_cvref_t<F>, worker_task> && std::is_invocable_v<F&, int>)
   SARA_HOST_INLINE explicit worker_task(F& f) : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))), call_(call_with_worker<F>) {}
 
-  SARA_HOST_INLINE void operator()(int worker) const { call_(object_, worker); }
+  SARA_HOST_INLINE void operator()(int worker) const noexcept { call_(object_, worker); }
 
  private:
   void* object_;
@@ -84,15 +87,13 @@ struct pool_worker {
 };
 
 // A thread of a pool, woken by itself: a call that needs few of many leaves the others asleep. Its share is run by who claims it first, it
-// or the caller: no call waits for a thread that has not got to run.
+// or the caller: no call on a pool waits for a thread that has not got to run.
 struct alignas(64) pool_thread {
   std::atomic<unsigned> offers{0};   // odd while a share waits to be claimed
   std::thread thread;
 
-  bool claim() {
-    unsigned offer = offers.load(std::memory_order_acquire);
-    return offer % 2 == 1 && offers.compare_exchange_strong(offer, offer + 1, std::memory_order_acq_rel);
-  }
+  // The offer that was seen, and no later one.
+  bool claim(unsigned offer) { return offer % 2 == 1 && offers.compare_exchange_strong(offer, offer + 1, std::memory_order_acq_rel); }
 };
 
 // Waits until `value` is no longer `old`: a short spin, then the kernel.
@@ -114,26 +115,19 @@ template <class A, class V> void wait_while(A& value, V old) {
 // sleep. The user owns the pool, which must outlive the executors made from it. One call at a time: a second one waits for the first.
 class thread_pool {
  public:
-  // `threads` workers, the caller's thread being one of them; 0: as many as this process may run on. size() tells how many
-  // there could be.
-  SARA_HOST_INLINE explicit thread_pool(int threads = 0) : size_(threads > 0 ? threads : available_threads()) {
+  // `threads` workers, the caller's thread being one of them; 0: as many as this process may run on. The caller does the work of threads
+  // that cannot be made.
+  SARA_HOST_INLINE explicit thread_pool(int threads = 0) : thread_pool(nullptr, threads > 0 ? threads : available_threads()) {
     if (threads < 0) fail("thread_pool", sentence("threads must be at least 0, but is ") << threads);
-    threads_ = new pool_thread[static_cast<std::size_t>(size_)];
-    int w = 1;
-#if defined(__cpp_exceptions)
-    try {
-#endif
-      for (; w < size_; ++w) threads_[w].thread = std::thread(pool_worker{this, w});
-#if defined(__cpp_exceptions)
-    } catch (const std::system_error&) {   // no more threads to be had: a smaller pool
-      size_ = w;
-    }
-#endif
+    for (int w = 1; w < size_; ++w) start(w);
   }
+  // One call by threads of its own: each begins as soon as it is there.
+  SARA_HOST_INLINE static void run_once(int workers, worker_task task) { thread_pool(nullptr, workers)(workers, task); }
   SARA_HOST_INLINE ~thread_pool() {
     stop_.store(true, std::memory_order_relaxed);
     offer_shares(size_);
-    for (int w = 1; w < size_; ++w) threads_[w].thread.join();
+    for (int w = 1; w < size_; ++w)
+      if (threads_[w].thread.joinable()) threads_[w].thread.join();
     delete[] threads_;
   }
   thread_pool(const thread_pool&) = delete;
@@ -150,7 +144,7 @@ class thread_pool {
     offer_shares(used);
     run_share(0);
     for (int w = 1; w < used; ++w)
-      if (threads_[w].claim()) finish_share(w);
+      if (threads_[w].claim(threads_[w].offers.load(std::memory_order_acquire))) finish_share(w);
     for (int left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while(pending_, left);
     busy_.store(false, std::memory_order_release);
     busy_.notify_one();
@@ -159,9 +153,21 @@ class thread_pool {
  private:
   friend struct SARA_ABI::pool_worker;
 
+  SARA_HOST_INLINE thread_pool(std::nullptr_t, int size) : size_(std::max(size, 1)), threads_(new pool_thread[static_cast<std::size_t>(size_)]) {}
+  SARA_HOST_INLINE void start(int w) {
+#if defined(__cpp_exceptions)
+    try {
+#endif
+      threads_[w].thread = std::thread(pool_worker{this, w});
+#if defined(__cpp_exceptions)
+    } catch (...) {   // no more threads to be had
+    }
+#endif
+  }
   SARA_HOST_INLINE void offer_shares(int threads) {
     for (int w = 1; w < threads; ++w) {
       threads_[w].offers.fetch_add(1, std::memory_order_release);
+      if (!stop_.load(std::memory_order_relaxed) && !threads_[w].thread.joinable()) start(w);
       threads_[w].offers.notify_one();
     }
   }
@@ -189,7 +195,7 @@ inline void pool_worker::operator()() const {
       wait_while(self.offers, offer);
     else if (pool->stop_.load(std::memory_order_relaxed))
       return;
-    else if (self.claim())
+    else if (self.claim(offer))
       pool->finish_share(number);
   }
 }
