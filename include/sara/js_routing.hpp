@@ -5,8 +5,8 @@
 //   float loss = sara::js_routing(exec, inputs, options);      returns the loss to the host
 //
 // `inputs` are a js_routing_inputs<T>, T being the logits' storage; `outputs` a js_routing_outputs<T>, or, for an fp32 gradient of 16-bit
-// logits, a js_routing_outputs<T, float>, which has to be spelled out. `exec` is a cpu_executor, an eigen_executor (sara/eigen.hpp) or, in a
-// CUDA source, a cuda_executor{stream} (sara/cuda/executor.cuh).
+// logits, a js_routing_outputs<T, float>, which has to be spelled out. `exec` is a cpu_executor, an eigen_executor (sara/eigen.hpp) or,
+// in a CUDA source, a cuda_executor{stream} (sara/cuda/executor.cuh).
 //
 // Formulas (natural logarithm; s: sequence, l: layer, m_t: token weight, z_t: logits of token t, P: anchor)
 //
@@ -35,19 +35,18 @@
 // | split a sequence over ranks          | histograms = sums / mass, and token_mass: routing_histogram's, each all-reduced   |
 // | train the anchor's side too          | js_divergence and routing_histogram_backward, the pieces of this call             |
 //
-// What has no weight is never read; its divergence and histogram are 0, its gradient 0 (overwrite) or untouched (accumulate). An output view
-// that is not given costs nothing. overwrite never reads the gradient's buffer; accumulate adds with one rounding. grad_logits may be
+// What has no weight is never read; its divergence and histogram are 0, its gradient 0 (overwrite) or untouched (accumulate). An output
+// view that is not given costs nothing. overwrite never reads the gradient's buffer; accumulate adds with one rounding. grad_logits may be
 // exactly `logits` under overwrite; columns of one buffer may lie side by side; any other shared memory is an error. Ranks that split
 // sequences each have the whole loss, and the gradient of their own tokens.
 //
 // Numerics. Arithmetic is float for float, bf16 and fp16 storage, double for double; sums over at most 64 tokens (fewer for many experts;
-// on a CPU with what they lost) are added up in double, and the [experts]-sized step is done in double. A softmax in fp32 rounds Q all the
-// same: at a relative distance d from P the gradient is typically known to 4e-8 / d of its largest entry. -inf logits are legal (probability and
-// gradient 0).
-// NaN, +inf and a row of nothing but -inf make that sequence's divergence, histogram and gradient NaN, and the loss, and no other
-// sequence's. Results are the same bits on every run and for every number of threads; instruction sets differ within rounding. Under
-// -ffast-math the accuracy for finite input holds, not what is said of infinities, NaN and last bits, nor probabilities below the normal
-// numbers, which become 0.
+// on a CPU with what they lost) are added up in double, and the [experts]-sized step is done in double. A softmax in fp32 rounds Q all
+// the same: at a relative distance d from P the gradient is typically known to 4e-8 / d of its largest entry. -inf logits are legal
+// (probability and gradient 0). NaN, +inf and a row of nothing but -inf make that sequence's divergence, histogram and gradient NaN, and
+// the loss, and no other sequence's. Results are the same bits on every run and for every number of threads; instruction sets differ
+// within rounding. Under -ffast-math the accuracy for finite input holds, not what is said of infinities, NaN and last bits, nor
+// probabilities below the normal numbers, which become 0.
 //
 // Cost and memory, CPU. Each logit is read once and each gradient written once while a sequence fits in the cache. Overwritten gradients
 // of 16 MiB and more in all, and not in place, go past the caches if their rows fill lines of 64 bytes, or follow on one another and have

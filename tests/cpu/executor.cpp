@@ -189,7 +189,7 @@ TEST_CASE("block_shares: every block once, for workers one after the other and a
         sara::block_shares shares(blocks, workers);
         const auto take = [&](int w) { shares.take(w, [&](index_t b) { taken.at(static_cast<std::size_t>(b)).fetch_add(1); }); };
         if (at_once)
-          sara::thread_pool::run_once(workers, sara::worker_task(take));
+          sara::spawn_threads(workers, sara::worker_task(take));
         else
           for (int w = workers; w-- > 0;) take(w);
         CHECK(std::all_of(taken.begin(), taken.end(), [](const auto& times) { return times == 1; }));

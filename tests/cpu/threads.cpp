@@ -1,4 +1,4 @@
-// Every way to run a call's workers: in a pool, in one of the call's own, in a user's own parallel-for; each exactly once.
+// Every way to run a call's workers: spawned, in a pool, in a user's own parallel-for; each exactly once.
 #include <sara/cpu/threads.hpp>
 
 #include <vector>
@@ -24,7 +24,7 @@ std::vector<int> run(const sara::parallel_for& pool, int workers) {
   if (pool)
     pool(workers, sara::worker_task(visit));
   else
-    sara::thread_pool::run_once(workers, sara::worker_task(visit));
+    sara::spawn_threads(workers, sara::worker_task(visit));
   return {visits.begin(), visits.end()};
 }
 
@@ -34,13 +34,13 @@ std::vector<int> once(int workers) { return std::vector<int>(static_cast<std::si
 
 TEST_CASE("threads: a pool of a negative size is refused", "[cpu]") { REQUIRE_THROWS_AS(sara::thread_pool(-1), sara::invalid_argument); }
 
-TEST_CASE("threads: of one call, each worker runs once, the first on the caller's thread", "[cpu]") {
+TEST_CASE("threads: spawned, each worker runs once, the first on the caller's thread", "[cpu]") {
   for (const int workers : {1, 2, 3, 16}) CHECK(run({}, workers) == once(workers));
   std::thread::id first;
   const auto note = [&](int w) {
     if (w == 0) first = std::this_thread::get_id();
   };
-  sara::thread_pool::run_once(3, sara::worker_task(note));
+  sara::spawn_threads(3, sara::worker_task(note));
   CHECK(first == std::this_thread::get_id());
 }
 

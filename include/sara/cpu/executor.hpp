@@ -45,7 +45,7 @@ inline int worth_workers(const cpu_executor& exec, index_t elements) {
 template <class Work> void run_workers(const cpu_executor& exec, int workers, Work& work) {
   if (workers <= 1) return work(0);
   if (exec.pool) return exec.pool(workers, worker_task(work));
-  thread_pool::run_once(workers, worker_task(work));
+  spawn_threads(workers, worker_task(work));
 }
 
 // Blocks of work in contiguous shares. A worker takes those of its own share in order, and then what others have left of theirs: so it

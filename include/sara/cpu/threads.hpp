@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstddef>
 #include <memory>
 #include <thread>
 #include <type_traits>
@@ -17,9 +16,13 @@
 
 namespace sara {
 
+class worker_task;
+class thread_pool;
+
 inline namespace SARA_ABI {
 
 template <class F> void call_with_worker(void* object, int worker) { (*static_cast<F*>(object))(worker); }
+template <class F> void call_with_task(void* object, int workers, const worker_task& task) { (*static_cast<F*>(object))(workers, task); }
 
 }  // inline namespace SARA_ABI
 
@@ -37,12 +40,6 @@ class worker_task {
   void (*call_)(void*, int);
 };
 
-inline namespace SARA_ABI {
-
-template <class F> void call_with_task(void* object, int workers, worker_task task) { (*static_cast<F*>(object))(workers, task); }
-
-}  // inline namespace SARA_ABI
-
 // Runs task(0) .. task(workers - 1), each once, and returns when all have returned. Non-owning: made from a callable object
 // f(int workers, sara::worker_task task), or from a sara::thread_pool, which must outlive it. The calls may run one after the
 // other and in any order: the library's tasks never wait for one that has not begun.
@@ -58,7 +55,7 @@ class parallel_for {
 
  private:
   void* object_ = nullptr;
-  void (*call_)(void*, int, worker_task) = nullptr;
+  void (*call_)(void*, int, const worker_task&) = nullptr;
 };
 
 inline namespace SARA_ABI {
@@ -73,11 +70,30 @@ inline int available_threads() {
   return n ? static_cast<int>(n) : 1;
 }
 
-}  // inline namespace SARA_ABI
+// What a spawned thread does. A type of this namespace, so that what std::thread makes of it is of these flags too.
+struct spawned_worker {
+  worker_task task;
+  int number;
+  void operator()() const { task(number); }
+};
 
-class thread_pool;
-
-inline namespace SARA_ABI {
+// The default: a thread for each worker but the caller's own, who does the work of those that cannot be made. Not a pool, whose waiting
+// would leave code of the standard library, made with the object's flags, in every object.
+inline void spawn_threads(int workers, worker_task task) {
+  std::thread* const threads = new std::thread[static_cast<std::size_t>(workers)];
+  int made = 1;
+#if defined(__cpp_exceptions)
+  try {
+#endif
+    for (; made < workers; ++made) threads[made] = std::thread(spawned_worker{task, made});
+#if defined(__cpp_exceptions)
+  } catch (...) {
+  }
+#endif
+  task(0);
+  for (int w = 1; w < workers; ++w) w < made ? threads[w].join() : task(w);
+  delete[] threads;
+}
 
 // What each of a pool's threads does until the pool goes.
 struct pool_worker {
@@ -99,8 +115,7 @@ struct alignas(64) pool_thread {
 // Waits until `value` is no longer `old`: a short spin, then the kernel.
 template <class A, class V> void wait_while(A& value, V old) {
   // Some 30 to 100 us on recent x86: what threads may end apart in a call, and a wake-up costs on a virtual machine.
-  constexpr int spins = 2000;
-  for (int i = 0; i < spins; ++i) {
+  for (int spins = 0; spins < 2000; ++spins) {
     if (value.load(std::memory_order_acquire) != old) return;
 #if defined(__x86_64__)
     __builtin_ia32_pause();
@@ -117,12 +132,18 @@ class thread_pool {
  public:
   // `threads` workers, the caller's thread being one of them; 0: as many as this process may run on. The caller does the work of threads
   // that cannot be made.
-  SARA_HOST_INLINE explicit thread_pool(int threads = 0) : thread_pool(nullptr, threads > 0 ? threads : available_threads()) {
+  SARA_HOST_INLINE explicit thread_pool(int threads = 0) : size_(threads > 0 ? threads : available_threads()) {
     if (threads < 0) fail("thread_pool", sentence("threads must be at least 0, but is ") << threads);
-    for (int w = 1; w < size_; ++w) start(w);
+    threads_ = new pool_thread[static_cast<std::size_t>(size_)];
+#if defined(__cpp_exceptions)
+    try {
+#endif
+      for (int w = 1; w < size_; ++w) threads_[w].thread = std::thread(pool_worker{this, w});
+#if defined(__cpp_exceptions)
+    } catch (...) {
+    }
+#endif
   }
-  // One call by threads of its own: each begins as soon as it is there.
-  SARA_HOST_INLINE static void run_once(int workers, worker_task task) { thread_pool(nullptr, workers)(workers, task); }
   SARA_HOST_INLINE ~thread_pool() {
     stop_.store(true, std::memory_order_relaxed);
     offer_shares(size_);
@@ -140,11 +161,11 @@ class thread_pool {
     task_ = &task;
     workers_ = workers;
     const int used = std::clamp(workers, 1, size_);
-    pending_.store(used - 1, std::memory_order_relaxed);
+    pending_.store(used, std::memory_order_relaxed);
     offer_shares(used);
     run_share(0);
     for (int w = 1; w < used; ++w)
-      if (threads_[w].claim(threads_[w].offers.load(std::memory_order_acquire))) finish_share(w);
+      if (threads_[w].claim(threads_[w].offers.load(std::memory_order_acquire))) run_share(w);
     for (int left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while(pending_, left);
     busy_.store(false, std::memory_order_release);
     busy_.notify_one();
@@ -153,29 +174,14 @@ class thread_pool {
  private:
   friend struct SARA_ABI::pool_worker;
 
-  SARA_HOST_INLINE thread_pool(std::nullptr_t, int size) : size_(std::max(size, 1)), threads_(new pool_thread[static_cast<std::size_t>(size_)]) {}
-  SARA_HOST_INLINE void start(int w) {
-#if defined(__cpp_exceptions)
-    try {
-#endif
-      threads_[w].thread = std::thread(pool_worker{this, w});
-#if defined(__cpp_exceptions)
-    } catch (...) {   // no more threads to be had
-    }
-#endif
-  }
   SARA_HOST_INLINE void offer_shares(int threads) {
     for (int w = 1; w < threads; ++w) {
       threads_[w].offers.fetch_add(1, std::memory_order_release);
-      if (!stop_.load(std::memory_order_relaxed) && !threads_[w].thread.joinable()) start(w);
       threads_[w].offers.notify_one();
     }
   }
-  SARA_HOST_INLINE void run_share(int w) const {
+  SARA_HOST_INLINE void run_share(int w) {
     for (int i = w; i < workers_; i += size_) (*task_)(i);
-  }
-  SARA_HOST_INLINE void finish_share(int w) {
-    run_share(w);
     if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
   }
 
@@ -191,12 +197,9 @@ inline namespace SARA_ABI {
 inline void pool_worker::operator()() const {
   for (pool_thread& self = pool->threads_[number];;) {
     const unsigned offer = self.offers.load(std::memory_order_acquire);
-    if (offer % 2 == 0)
-      wait_while(self.offers, offer);
-    else if (pool->stop_.load(std::memory_order_relaxed))
-      return;
-    else if (self.claim(offer))
-      pool->finish_share(number);
+    if (offer % 2 == 0) wait_while(self.offers, offer);
+    else if (pool->stop_.load(std::memory_order_relaxed)) return;
+    else if (self.claim(offer)) pool->run_share(number);
   }
 }
 
