@@ -1,7 +1,9 @@
-// The exponentials of rows: of any height, whether or not their largest logit had to be found. Rows written past the caches.
+// The exponentials of rows: of any height, whether or not their largest logit had to be found. Their sums. Rows written past the caches.
 #include <sara/cpu/rows.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -134,6 +136,26 @@ TEMPLATE_TEST_CASE("rows: logits of any height, side by side", "[cpu]", float, d
 }
 
 // Rows that fill lines or share them, that follow on one another or do not, from any place in a line; others' memory stays as it was.
+TEMPLATE_TEST_CASE("rows: a weighted sum keeps what rows too small for it add", "[cpu]", float, double) {
+  using A = TestType;
+  const A small = std::numeric_limits<A>::epsilon() / 4;   // four of it are lost on the first four rows' sum of 4, each time
+  constexpr int rows = 64;
+  for_each_isa([&](sara::instruction_set isa) {
+    for (const std::size_t columns : {1u, 3u, 4u, 8u, 16u, 37u}) {
+      INFO(sara::name_of(isa) << ", " << columns << " columns");
+      std::vector<A> x(rows * columns, small), weights(rows, A(1)), sums(rows, A(1));
+      std::fill_n(x.begin(), 4 * columns, A(1));
+      A* from[rows];
+      for (std::size_t r = 0; r < rows; ++r) from[r] = x.data() + r * columns;
+      std::vector<double> total(columns, 0.5);
+      sara::run_kernel(
+          isa, static_cast<sara::index_t>(columns),
+          sara::weighted_sum_kernel<A>{from, weights.data(), sums.data(), rows, static_cast<sara::index_t>(columns), total.data()});
+      for (const double t : total) CHECK(t == 0.5 + 4 + (rows - 4) * static_cast<double>(small));
+    }
+  });
+}
+
 TEMPLATE_TEST_CASE("rows: written past the caches as otherwise, and nothing beside them", "[cpu]", float, double, sara::bf16, sara::fp16) {
   using G = TestType;
   using A = sara::arithmetic_t<G>;
